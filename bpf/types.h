@@ -1,0 +1,332 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
+/*
+ * Types that the kernel programs and the daemon share. Everything here is
+ * wire format: fixed width, explicit padding, sizes asserted. MAC addresses
+ * and the fields marked __be are in network byte order, the rest in host
+ * order. Times are CLOCK_MONOTONIC nanoseconds unless said otherwise.
+ */
+#ifndef VMGATE_TYPES_H
+#define VMGATE_TYPES_H
+
+/* Ordered by strictness: where several apply, the greatest wins. UNDECIDED is
+ * 0 so that an array slot nobody has written never lets a packet pass. */
+enum verdict {
+	VERDICT_UNDECIDED = 0,
+	VERDICT_FORWARD = 1,
+	VERDICT_CHECK = 2,
+	VERDICT_DROP = 3,
+};
+
+/* Why a verdict stands: mirrored by verdict.Cause in Go. */
+enum cause {
+	CAUSE_NONE = 0,
+	CAUSE_RULE = 1,          /* a policy rule, or the policy's default */
+	CAUSE_MALICIOUS = 2,     /* on the malicious list */
+	CAUSE_SUSPECT = 3,       /* on the suspect list */
+	CAUSE_HIDDEN = 4,        /* the guest's own listing does not show it */
+	CAUSE_ALERT = 5,         /* an IDS alert */
+	CAUSE_REPORT = 6,        /* another tool's or gateway's report */
+	CAUSE_OPERATOR = 7,      /* isolate, inspect, verdicts set */
+	CAUSE_NO_OWNER = 8,      /* no process holds the port */
+	CAUSE_INTROSPECTION = 9, /* declared, but could not be read in time */
+	CAUSE_SPOOF = 10,
+};
+
+/* Where a counted packet went. Counters are keyed by it; the order is part of
+ * the wire format (pkg/loader mirrors it as loader.Reason). */
+enum reason {
+	/* passed */
+	REASON_FORWARD = 0,        /* established flow, redirected by XDP */
+	REASON_CHECK,              /* redirected to the IDS */
+	REASON_PUNT,               /* undecided: sent up to the daemon */
+	REASON_CONTROL,            /* policed control traffic */
+	REASON_CONTROL_ABSORBED,   /* control traffic nobody needs to see */
+	REASON_IDS_RETURN,         /* came back clean from the IDS */
+	REASON_OPEN,               /* forwarded because the operator chose open */
+	REASON_MONITOR,            /* would have been dropped or checked */
+	REASON_EGRESS,             /* sent by the kernel with the daemon's mark */
+	REASON_EGRESS_CHECK,       /* sent by the kernel, turned off to the IDS */
+	/* dropped */
+	REASON_DROP_VERDICT = 16,  /* a VM, rule, owner or flow verdict says drop */
+	REASON_DROP_MALFORMED,
+	REASON_DROP_UNPARSED,      /* well-formed as far as read, but beyond the parser */
+	REASON_DROP_ETHERTYPE,     /* unknown ethertype, LLC */
+	REASON_DROP_FRAGMENT,      /* no head seen, tiny or overlapping */
+	REASON_DROP_UNKNOWN_SOURCE,
+	REASON_DROP_SPOOF,         /* another's MAC, address or segment */
+	REASON_DROP_UNKNOWN_DEST,
+	REASON_DROP_MULTICAST,
+	REASON_DROP_CONTROL,       /* control traffic that lies */
+	REASON_DROP_BUDGET,        /* the VM's budget of undecided flows is spent */
+	REASON_DROP_HELD,          /* enough packets of this flow are held already */
+	REASON_DROP_PENDING_FULL,
+	REASON_DROP_DAEMON_DOWN,
+	REASON_DROP_IDS_DOWN,
+	REASON_DROP_IDS_LOOP,      /* would enter the IDS again */
+	REASON_DROP_EGRESS,        /* the kernel sent what bears no mark */
+	REASON_DROP_INGRESS,       /* reached the stack without XDP's word */
+	REASON_DROP_UNDECIDABLE,   /* undecided and cannot be held; reported by an event */
+	REASON_DROP_RELATED,       /* ICMP error that quotes no live flow */
+	REASON_MAX = 48,
+};
+
+enum port_kind {
+	PORT_VNIC = 0,
+	PORT_IDS_IN = 1,  /* the IDS port that packets towards the server enter */
+	PORT_IDS_OUT = 2,
+};
+
+/* Fixed at load time: each attachment is its own copy of the programs. */
+struct port_config {
+	__u32 id;       /* index into tx_ports and stats; 1..MAX_PORTS-1 */
+	__u32 kind;     /* enum port_kind */
+	__u32 segment;  /* segment number, 0 for IDS ports */
+	__u32 group;    /* layer 2 group; flows of two groups never meet */
+};
+
+/* Port flags, mutable: the ports map. */
+enum port_flag {
+	PORT_HAS_ROUTER = 1 << 0, /* a router or DHCP server is behind it */
+	PORT_REFLECT = 1 << 1,    /* frames may go out of the port they came by */
+};
+
+#define MAX_PORTS 64
+#define PORT_NONE 0
+#define MAX_VMS 4096
+#define MAX_RULES 4096
+#define MAX_OWNERS 65536
+#define MAX_FLOWS 1048576
+#define MAX_PENDING 65536
+#define MAX_VERDICTS 262144
+
+struct port {
+	__u32 ifindex;
+	__u32 flags; /* enum port_flag */
+	char name[16];
+};
+
+/* Who speaks with this MAC: the key of vm_macs. */
+struct mac_key {
+	__u32 vlan;     /* outer TCI VID << 16 | inner VID; an untagged frame has 0 */
+	__u8 mac[6];
+	__u16 group;
+};
+
+struct mac_entry {
+	__u32 vm;
+	__u32 segment;
+	__u32 port; /* where its frames come from and go to */
+};
+
+enum vm_flag {
+	VM_ROUTER = 1 << 0,      /* any source address but the inventory's own */
+	VM_DHCP_SERVER = 1 << 1,
+	VM_LEARN = 1 << 2,       /* addresses are learned: the first to claim one keeps it */
+};
+
+/* id 0 stands for "no VM" and is preset to VERDICT_FORWARD by the loader. */
+struct vm {
+	enum verdict verdict;
+	enum cause cause;
+	__u32 flags;            /* enum vm_flag */
+	__u32 budget;           /* undecided flows a second for each of the sub-budgets */
+	char name[32];
+};
+
+/* Addresses: LPM. vm == 0 answers "whose is it?" for the whole inventory. */
+struct addr_key {
+	__u32 prefixlen;        /* 32 bits of VM id + up to 128 of address */
+	__be32 vm;              /* network byte order, for the prefix match */
+	__u8 addr[16];          /* IPv4 as ::ffff:a.b.c.d */
+};
+
+struct addr_entry {
+	__u32 vm;
+	__u32 port;
+	__u8 mac[6];            /* where ARP and ND for it are delivered */
+	__u16 pad;
+};
+
+/* Two ends, sorted: addr[0]:port[0] is the smaller, bytewise by address then
+ * port in network order. One entry serves both directions. For ICMP echo both
+ * ports are the identifier; for other protocols without ports they are 0. */
+struct flow_key {
+	__u8 addr[2][16];
+	__be16 port[2];
+	__u32 vlan;             /* as in mac_key */
+	__u8 proto;
+	__u8 group;
+	__u16 pad;
+};
+
+/* One direction: from addr[i] of the key to the other end. */
+struct flow_dir {
+	__u64 packets;          /* kept by XDP */
+	__u64 bytes;
+	__u64 last_seen;
+	__u8 src_mac[6];
+	__u8 dst_mac[6];
+	__u16 in_port;          /* port ids */
+	__u16 out_port;
+	__u32 vm;               /* the sending end's VM, 0 for none */
+	__u32 owner;            /* the sending end's owner id, 0 for none */
+	__u32 tcp_flags;        /* TCP flags seen so far (kept by XDP) */
+	__u32 pad;
+};
+
+struct flow {
+	struct flow_dir dir[2];
+	__u64 created;
+	__u64 expires;          /* absolute; 0: by idle time alone */
+	enum verdict verdict;   /* of this flow alone */
+	enum cause cause;
+	__u32 rule;
+	__u32 syn_seq;          /* of the initiator's SYN, network order; 0 if midstream */
+	__u32 initiator;        /* index into dir */
+	__u32 pad;
+};
+
+/* A flow that waits for the daemon's decision. XDP makes it, the daemon ends it. */
+struct pending {
+	__u64 first_seen;
+	__u64 last_seen;
+	__u32 punted;           /* packets sent up so far */
+	__u32 vm[2];            /* sending VM, receiving VM of the first packet */
+	__u16 in_port;
+	__u16 out_port;
+	__u8 src_mac[6];
+	__u8 dst_mac[6];
+	__u32 syn_seq;
+	__u32 from;             /* index into key.addr of the first packet's sender */
+	__u32 tcp_flags;        /* of the first packet */
+	__u32 frame_len;
+	__u32 pad;
+};
+
+/* Key of the verdicts map: a port of a VM. */
+struct verdict_key {
+	__u32 vm;
+	__u16 port;             /* host order */
+	__u8 proto;
+	__u8 pad;
+};
+
+struct verdict_entry {
+	enum verdict verdict;
+	enum cause cause;
+	__u32 owner;
+	__u32 pad;
+	__u64 observed;         /* when the evidence was */
+	__u64 expires;          /* absolute; 0: never */
+};
+
+/* id 0 stands for "no owner known" and is preset to VERDICT_FORWARD. */
+struct owner {
+	enum verdict verdict;
+	enum cause cause;
+	__u32 vm;
+	__u32 pid;
+	__u64 start_time;       /* ns since the guest's boot */
+	char comm[16];
+};
+
+/* id 0 is never used by a flow. */
+struct rule {
+	enum verdict verdict;
+	enum cause cause;
+	__u64 digest;           /* of the policy that it belongs to */
+	char name[48];
+};
+
+enum ids_state {
+	IDS_UP = 0,
+	IDS_DOWN_CLOSED = 1,
+	IDS_DOWN_OPEN = 2,
+};
+
+enum mode {
+	MODE_ENFORCE = 0,
+	MODE_MONITOR = 1,
+	MODE_CLOSE = 2,         /* the operator's panic: nothing passes */
+	MODE_OPEN = 3,          /* the operator's panic: everything passes */
+};
+
+struct settings {
+	__u32 mode;             /* enum mode */
+	__u32 ids;              /* enum ids_state */
+	__u32 new_flows_open;   /* when the daemon is silent: 0 closed, 1 open */
+	__u32 held_per_flow;    /* packets of an undecided flow that are held */
+	__u64 heartbeat_timeout;
+	__u64 pending_timeout;
+	__u64 tcp_established;  /* idle times */
+	__u64 tcp_transient;    /* handshake not complete, or FIN or RST seen */
+	__u64 udp_idle;
+	__u64 other_idle;
+	__u32 ids_in;           /* port ids; 0 for none */
+	__u32 ids_out;
+	__u32 event_sample;     /* at most this many events a second and reason; 0: none */
+	__u32 pad;
+};
+
+/* Index into stats: port id * REASON_MAX + reason. */
+struct counter {
+	__u64 packets;
+	__u64 bytes;
+};
+
+enum event_type {
+	EVENT_DROP = 0,         /* sampled */
+	EVENT_SPOOF = 1,
+	EVENT_UNDECIDED = 2,    /* cannot be held: the daemon decides for the retry; pending exists */
+	EVENT_NEW_ADDRESS = 3,
+};
+
+struct event {
+	__u64 time;
+	enum event_type type;
+	enum reason reason;
+	enum cause cause;
+	__u32 port;
+	__u32 vm;
+	__u32 owner;
+	__u32 rule;
+	__u32 from;             /* index into key.addr of the sender */
+	struct flow_key key;    /* zero where the frame has none */
+	__u8 src_mac[6];
+	__u8 dst_mac[6];
+	__be16 ethertype;
+	__u16 frame_len;
+};
+
+/*
+ * skb->mark between the ingress and egress hooks of one packet. No guest can
+ * set it; TC ingress overwrites it for every packet.
+ */
+#define MARK_CLASS 0xff000000u
+#define MARK_PUNT 0xa1000000u      /* low 12 bits: VLAN id. Set at ingress */
+#define MARK_CONTROL 0xa2000000u   /* low bit: only to ports with a router. Set at ingress */
+#define MARK_OPEN 0xa6000000u      /* daemon silent and the operator chose open. Set at ingress */
+#define MARK_FORWARD 0xa3000000u   /* set by the daemon on release */
+#define MARK_CHECK_IN 0xa4000000u  /* by the daemon: to ids-in */
+#define MARK_CHECK_OUT 0xa5000000u /* by the daemon: to ids-out */
+
+/* What XDP writes in front of a frame that it passes up, for TC ingress. */
+struct meta {
+	__u32 magic;            /* META_MAGIC */
+	__u32 mark;
+};
+#define META_MAGIC 0x766d6774u
+
+_Static_assert(sizeof(struct mac_key) == 12, "mac_key");
+_Static_assert(sizeof(struct addr_key) == 24, "addr_key");
+_Static_assert(sizeof(struct addr_entry) == 16, "addr_entry");
+_Static_assert(sizeof(struct flow_key) == 44, "flow_key");
+_Static_assert(sizeof(struct flow_dir) == 56, "flow_dir");
+_Static_assert(sizeof(struct flow) == 152, "flow");
+_Static_assert(sizeof(struct pending) == 64, "pending");
+_Static_assert(sizeof(struct verdict_entry) == 32, "verdict_entry");
+_Static_assert(sizeof(struct owner) == 40, "owner");
+_Static_assert(sizeof(struct rule) == 64, "rule");
+_Static_assert(sizeof(struct event) == 104, "event");
+
+#endif

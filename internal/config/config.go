@@ -1,0 +1,171 @@
+// Package config reads the gateway's configuration: one YAML file, strictly
+// decoded, checked as a whole, with errors that name the line and what to do.
+package config
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Config is the whole configuration file.
+type Config struct {
+	// Enforcement is "enforce" (default) or "monitor": decide and record
+	// everything, forward all.
+	Enforcement string    `yaml:"enforcement"`
+	Gateway     Gateway   `yaml:"gateway"`
+	Segments    []Segment `yaml:"segments"`
+	VMs         []VM      `yaml:"vms"`
+	Routers     []Router  `yaml:"routers"`
+	Policy      Policy    `yaml:"policy"`
+	Lists       Lists     `yaml:"lists"`
+	IDS         IDS       `yaml:"ids"`
+	Failure     Failure   `yaml:"failure"`
+	Decision    Decision  `yaml:"decision"`
+	Metrics     Metrics   `yaml:"metrics"`
+	Events      Events    `yaml:"events"`
+}
+
+// Gateway says where the daemon keeps its things.
+type Gateway struct {
+	Pins  string `yaml:"pins"`  // directory in bpffs; default /sys/fs/bpf/vmgate
+	State string `yaml:"state"` // directory of the embedded store; default /var/lib/vmgate
+	Run   string `yaml:"run"`   // socket and run-time files; default /run/vmgate; the socket is gatewayd.sock in it
+	Group string `yaml:"group"` // besides root, members of this group may use the socket; default none
+}
+
+// Segment is one protected vSwitch, in which the gateway has exactly one vNIC.
+type Segment struct {
+	Name    string         `yaml:"name"`
+	VNIC    string         `yaml:"vnic"`
+	Mode    string         `yaml:"mode"`  // bridged (default); routed is not supported yet and refused
+	Kind    string         `yaml:"kind"`  // internal (default) or wan
+	Group   string         `yaml:"group"` // segments of one group share layer 2; default "default"
+	Subnets []netip.Prefix `yaml:"subnets"`
+	Reflect bool           `yaml:"reflect"` // VMs behind this vSwitch reach each other through the gateway
+	Line    int            `yaml:"-"`
+}
+
+// Addresses says which source addresses an inventory entry may use: exactly one
+// of the three.
+type Addresses struct {
+	Static []netip.Addr `yaml:"static"`
+	Prefix netip.Prefix `yaml:"prefix"` // any address in it, also temporary ones
+	Learn  bool         `yaml:"learn"`  // the first to claim an address keeps it
+}
+
+// VM is an inventory entry.
+type VM struct {
+	ID        string    `yaml:"id"`
+	Name      string    `yaml:"name"` // for people; default the id
+	Host      string    `yaml:"host"`
+	Segment   string    `yaml:"segment"`
+	MACs      []MAC     `yaml:"macs"`
+	VLANs     []VLAN    `yaml:"vlans"` // default: untagged only
+	Addresses Addresses `yaml:"addresses"`
+	Memory    *Memory   `yaml:"memory"` // nil: none; judged at VM level and by policy alone
+	Line      int       `yaml:"-"`
+}
+
+// Memory says where a VM's memory can be read.
+type Memory struct {
+	File    string `yaml:"file"`    // shared memory-backend file of QEMU
+	Machine string `yaml:"machine"` // q35 (default) or pc: where RAM is split below 4 GiB
+}
+
+// Router is an inventory entry whose MAC may carry any source address but the
+// inventory's own.
+type Router struct {
+	ID        string       `yaml:"id"`
+	Segment   string       `yaml:"segment"`
+	MACs      []MAC        `yaml:"macs"`
+	VLANs     []VLAN       `yaml:"vlans"`
+	Addresses []netip.Addr `yaml:"addresses"` // its own
+	DHCP      bool         `yaml:"dhcp"`      // may answer DHCP
+	Line      int          `yaml:"-"`
+}
+
+// Policy is the ordered list of rules; the first match decides.
+type Policy struct {
+	Default string `yaml:"default"` // deny (default), allow or check
+	Rules   []Rule `yaml:"rules"`
+}
+
+// Rule is one policy rule. Empty fields match everything.
+type Rule struct {
+	Name     string      `yaml:"name"`
+	From     Selector    `yaml:"from"`
+	To       Selector    `yaml:"to"`
+	Protocol string      `yaml:"protocol"` // tcp, udp, sctp, icmp, icmpv6, any (default) or a number
+	Ports    []PortRange `yaml:"ports"`    // of the destination: 80 or "8000-8010"
+	Action   string      `yaml:"action"`   // allow, deny or check
+	Alert    bool        `yaml:"alert"`
+	Line     int         `yaml:"-"`
+}
+
+// Selector names one end; all given fields must match.
+type Selector struct {
+	Segment string       `yaml:"segment"`
+	Subnet  netip.Prefix `yaml:"subnet"`
+	VM      string       `yaml:"vm"`
+	Router  string       `yaml:"router"`
+	WAN     bool         `yaml:"wan"`
+}
+
+// Lists holds what is known of processes beforehand.
+type Lists struct {
+	Suspect   []ListEntry `yaml:"suspect"`
+	Malicious []ListEntry `yaml:"malicious"`
+}
+
+// ListEntry matches processes; all given fields must match, at least one of
+// name, path and fingerprint is given.
+type ListEntry struct {
+	Name        string `yaml:"name"`
+	Path        string `yaml:"path"`
+	Fingerprint string `yaml:"fingerprint"` // ELF build id in hex
+	VM          string `yaml:"vm"`          // empty: in any VM
+	Reason      string `yaml:"reason"`      // for people, for example a CVE
+	Line        int    `yaml:"-"`
+}
+
+// IDS is the inline engine; Engine empty means none: check verdicts are then
+// handled as if the engine were down.
+type IDS struct {
+	Engine  string   `yaml:"engine"`  // suricata or snort
+	Binary  string   `yaml:"binary"`  // default: found on PATH
+	Rules   []string `yaml:"rules"`   // rule files, relative to the configuration file
+	MTU     int      `yaml:"mtu"`     // default: the largest of the vNICs'
+	Convict []string `yaml:"convict"` // alert actions that convict; default [drop, reject]
+}
+
+// Failure says what happens when a part fails.
+type Failure struct {
+	Daemon        string `yaml:"daemon"`        // new flows while the daemon is silent: closed (default) or open
+	IDS           string `yaml:"ids"`           // check verdicts while the IDS is down: closed (default) or open
+	Introspection string `yaml:"introspection"` // declared but failing: check (default), forward or drop
+	NoOwner       string `yaml:"no-owner"`      // no process holds the port: check (default), forward or drop
+}
+
+// Decision bounds the decision.
+type Decision struct {
+	Deadline       time.Duration `yaml:"deadline"`        // for introspection; default 200ms
+	AttributionAge time.Duration `yaml:"attribution-age"` // a port's owner is looked up anew after; default 2s
+	HiddenSamples  int           `yaml:"hidden-samples"`  // that must agree; default 3
+	Queues         int           `yaml:"queues"`          // punt queues; default 2
+	QueueBase      int           `yaml:"queue-base"`      // first NFQUEUE number; default 5820
+	HeldPerFlow    int           `yaml:"held-per-flow"`   // packets; default 4
+	HeldPerVM      int           `yaml:"held-per-vm"`     // undecided flows; default 1024
+	FlowsPerVM     int           `yaml:"flows-per-vm"`    // decided flows; default 65536
+	Scan           time.Duration `yaml:"scan"`            // pause between sweeps over each VM; default 2s, 0 keeps the default
+}
+
+// Metrics configures the Prometheus endpoint; empty Listen means none.
+type Metrics struct {
+	Listen string `yaml:"listen"` // host:port
+}
+
+// Events configures the event log; empty File means none.
+type Events struct {
+	File    string `yaml:"file"`
+	MaxSize int64  `yaml:"max-size"` // bytes before it is rotated to FILE.1; default 64 MiB
+}

@@ -1,0 +1,42 @@
+// Package snort runs the inline intrusion detection engine, Snort 3 or Suricata,
+// between two ports, watches over it, and turns the lines it writes into alerts.
+//
+// IDS output is hostile input (it quotes packets): lines are bounded, what
+// cannot be read is counted and skipped.
+package snort
+
+import (
+	"net"
+	"net/netip"
+	"time"
+)
+
+// Action is what the engine did with the packet.
+type Action string
+
+// The actions. Only ActionDrop and ActionReject convict.
+const (
+	ActionAlert  Action = "alert"  // the packet went on
+	ActionDrop   Action = "drop"   // drop, block, blocked
+	ActionReject Action = "reject" // reject, reset: dropped, and the sender was told
+)
+
+// Alert is one alert of the engine.
+type Alert struct {
+	Time     time.Time        `json:"time"`
+	Engine   string           `json:"engine"` // "suricata" or "snort"
+	Action   Action           `json:"action"`
+	GID      uint32           `json:"gid"`
+	SID      uint32           `json:"sid"`
+	Rev      uint32           `json:"rev"`
+	Message  string           `json:"message"`
+	Class    string           `json:"class,omitempty"`
+	Priority int              `json:"priority"`
+	Proto    uint8            `json:"proto"` // IP protocol number, 0 if unknown
+	Src      netip.AddrPort   `json:"src"`
+	Dst      netip.AddrPort   `json:"dst"`
+	SrcMAC   net.HardwareAddr `json:"src_mac,omitempty"` // nil if the engine did not say
+	DstMAC   net.HardwareAddr `json:"dst_mac,omitempty"`
+	VLAN     uint16           `json:"vlan,omitempty"`
+	Raw      string           `json:"-"`
+}

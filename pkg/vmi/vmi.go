@@ -1,0 +1,103 @@
+// Package vmi answers, from a virtual machine's memory alone, which process in
+// it owns a socket, and which of its processes are hidden from its own
+// listings. It needs no agent in the guest, no patched hypervisor and no
+// profile of the guest's kernel, and it never writes.
+//
+// Guest memory is hostile input: every walk is bounded, every answer is read
+// again before it is given, and what cannot be understood is an error, never
+// "clean".
+package vmi
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"time"
+)
+
+// Errors that a caller can act on; test with errors.Is.
+var (
+	// ErrNotReady: the memory holds no kernel yet (the guest has not booted).
+	ErrNotReady = errors.New("guest has not booted yet")
+	// ErrNotUnderstood: there is a kernel, but it cannot be introspected.
+	ErrNotUnderstood = errors.New("guest kernel not understood")
+	// ErrChanged: the kernel that was discovered is gone (reboot); open again.
+	ErrChanged = errors.New("guest kernel has changed")
+	// ErrUnstable: the memory kept changing under the read; try again.
+	ErrUnstable = errors.New("guest memory unstable")
+)
+
+// Memory is a guest's physical memory. Implementations are safe for concurrent
+// use and never write.
+type Memory interface {
+	// ReadPhys fills p from guest-physical address addr. Holes in the address
+	// space are errors; holes in a sparse backing file read as zeros and are not
+	// allocated.
+	ReadPhys(p []byte, addr uint64) error
+	// Ranges lists the populated guest-physical ranges in ascending order. It may
+	// be called again: a sparse file fills as the guest runs.
+	Ranges() ([]Range, error)
+	Close() error
+}
+
+// Range is a half-open range of guest-physical addresses.
+type Range struct{ Start, End uint64 }
+
+// Guest is one running guest operating system, discovered in its memory. Its
+// methods are safe for concurrent use. Linux is the implementation so far.
+type Guest interface {
+	// OS describes the kernel, for people: "Linux 6.1.0-…".
+	OS() string
+	// Owners finds the processes that hold the socket which query names. No owner
+	// is not an error: Answer.Owners is empty then.
+	Owners(ctx context.Context, query Query) (Answer, error)
+	// Processes lists all processes over all views, with the views that show each.
+	Processes(ctx context.Context) ([]Process, error)
+	// Sockets lists all bound or connected sockets with their owners.
+	Sockets(ctx context.Context) ([]Socket, error)
+	// Alive says whether the instance still runs.
+	Alive(ctx context.Context, pid uint32, start uint64) (bool, error)
+}
+
+// Query names a socket by its local end; the remote end narrows it down where
+// several sockets share the port, and may be zero.
+type Query struct {
+	Proto  uint8 // IPPROTO_TCP, IPPROTO_UDP, IPPROTO_ICMP, …
+	Local  netip.AddrPort
+	Remote netip.AddrPort
+}
+
+// Answer is what Owners found, and how it was checked.
+type Answer struct {
+	Owners   []Process     `json:"owners"`
+	ReadAt   time.Time     `json:"read_at"`
+	Took     time.Duration `json:"took_ns"`
+	Cached   bool          `json:"cached"`   // from the (task, fd) cache, verified again
+	Verified string        `json:"verified"` // what was read again and agreed
+}
+
+// Process is one process (thread group) of the guest.
+type Process struct {
+	PID       uint32   `json:"pid"`
+	PPID      uint32   `json:"ppid"`
+	Start     uint64   `json:"start_ns"` // ns since boot (task start_boottime)
+	Name      string   `json:"name"`
+	Path      string   `json:"path,omitempty"`
+	Args      []string `json:"args,omitempty"`
+	UID       uint32   `json:"uid"`
+	Kernel    bool     `json:"kernel"` // a kernel thread
+	BuildID   string   `json:"build_id,omitempty"`
+	Views     []string `json:"views"` // of tasks, pids, tree, slab: those that show it
+	Hidden    bool     `json:"hidden"`
+	HiddenWhy string   `json:"hidden_why,omitempty"` // which views miss it, over how many samples
+}
+
+// Socket is one socket of the guest and its owners' pids.
+type Socket struct {
+	Proto  uint8          `json:"proto"`
+	Local  netip.AddrPort `json:"local"`
+	Remote netip.AddrPort `json:"remote"`
+	State  string         `json:"state"`
+	Inode  uint64         `json:"inode,omitempty"`
+	PIDs   []uint32       `json:"pids"`
+}
