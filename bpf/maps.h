@@ -7,6 +7,7 @@
 #define VMGATE_MAPS_H
 
 #include "types.h"
+#include "packet.h"
 
 #define DEFINE_MAP(name_, type_, key_, value_, max_, flags_) \
 	struct {                                             \
@@ -46,6 +47,25 @@ DEFINE_MAP(heartbeat, BPF_MAP_TYPE_ARRAY, __u32, __u64, 1, 0);
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, 1 << 20);
-} events SEC(".maps"); /* struct event. XDP and TC; lost ones are counted in stats of port 0 */
+	__type(value, struct event); /* for the bindings; a ring buffer has no value size */
+} events SEC(".maps"); /* XDP and TC; lost ones are counted in stats of port 0, by reason */
+
+/*
+ * The rest is the kernel programs' own; nobody else reads or writes it.
+ */
+
+/* Head of a fragmented datagram -> its ports. XDP. Full: the oldest goes, and
+ * the rest of its datagram is dropped. */
+DEFINE_MAP(fragments, BPF_MAP_TYPE_LRU_HASH, struct fragment_key, struct fragment, 16384, 0);
+/* VM id * SUB_BUDGETS + hash of the destination -> token bucket. XDP. */
+DEFINE_MAP(budgets, BPF_MAP_TYPE_ARRAY, __u32, struct budget, MAX_VMS * SUB_BUDGETS, 0);
+/* VM id -> how many addresses were learned. XDP; the loader clears a VM's slot
+ * when it forgets the VM's addresses. */
+DEFINE_MAP(learned, BPF_MAP_TYPE_ARRAY, __u32, struct learned, MAX_VMS, 0);
+/* Port id * REASON_MAX + reason -> events in the current second. XDP and TC. */
+DEFINE_MAP(samples, BPF_MAP_TYPE_ARRAY, __u32, struct sample, MAX_PORTS * REASON_MAX, 0);
+/* The packet in hand: too large for the stack, and what is read back from a
+ * map has no history that the verifier must follow along every path. */
+DEFINE_MAP(scratch, BPF_MAP_TYPE_PERCPU_ARRAY, __u32, struct packet, 1, 0);
 
 #endif

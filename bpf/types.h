@@ -79,7 +79,7 @@ enum port_kind {
 /* Fixed at load time: each attachment is its own copy of the programs. */
 struct port_config {
 	__u32 id;       /* index into tx_ports and stats; 1..MAX_PORTS-1 */
-	__u32 kind;     /* enum port_kind */
+	enum port_kind kind;
 	__u32 segment;  /* segment number, 0 for IDS ports */
 	__u32 group;    /* layer 2 group; flows of two groups never meet */
 };
@@ -101,7 +101,7 @@ enum port_flag {
 
 struct port {
 	__u32 ifindex;
-	__u32 flags; /* enum port_flag */
+	enum port_flag flags;
 	char name[16];
 };
 
@@ -128,7 +128,7 @@ enum vm_flag {
 struct vm {
 	enum verdict verdict;
 	enum cause cause;
-	__u32 flags;            /* enum vm_flag */
+	enum vm_flag flags;
 	__u32 budget;           /* undecided flows a second for each of the sub-budgets */
 	char name[32];
 };
@@ -252,8 +252,8 @@ enum mode {
 };
 
 struct settings {
-	__u32 mode;             /* enum mode */
-	__u32 ids;              /* enum ids_state */
+	enum mode mode;
+	enum ids_state ids;
 	__u32 new_flows_open;   /* when the daemon is silent: 0 closed, 1 open */
 	__u32 held_per_flow;    /* packets of an undecided flow that are held */
 	__u64 heartbeat_timeout;
@@ -302,18 +302,22 @@ struct event {
  * skb->mark between the ingress and egress hooks of one packet. No guest can
  * set it; TC ingress overwrites it for every packet.
  */
-#define MARK_CLASS 0xff000000u
-#define MARK_PUNT 0xa1000000u      /* low 12 bits: VLAN id. Set at ingress */
-#define MARK_CONTROL 0xa2000000u   /* low bit: only to ports with a router. Set at ingress */
-#define MARK_OPEN 0xa6000000u      /* daemon silent and the operator chose open. Set at ingress */
-#define MARK_FORWARD 0xa3000000u   /* set by the daemon on release */
-#define MARK_CHECK_IN 0xa4000000u  /* by the daemon: to ids-in */
-#define MARK_CHECK_OUT 0xa5000000u /* by the daemon: to ids-out */
+enum mark {
+	MARK_CONTROL_ROUTER = 1,       /* with MARK_CONTROL: only to ports with a router */
+	MARK_VLAN = 0xfff,             /* with MARK_PUNT: the VLAN id */
+	MARK_CLASS = 0xff000000u,
+	MARK_PUNT = 0xa1000000u,       /* set at ingress */
+	MARK_CONTROL = 0xa2000000u,    /* set at ingress */
+	MARK_FORWARD = 0xa3000000u,    /* set by the daemon on release */
+	MARK_CHECK_IN = 0xa4000000u,   /* by the daemon: to ids-in */
+	MARK_CHECK_OUT = 0xa5000000u,  /* by the daemon: to ids-out */
+	MARK_OPEN = 0xa6000000u,       /* the operator chose open. Set at ingress */
+};
 
 /* What XDP writes in front of a frame that it passes up, for TC ingress. */
 struct meta {
 	__u32 magic;            /* META_MAGIC */
-	__u32 mark;
+	enum mark mark;
 };
 #define META_MAGIC 0x766d6774u
 

@@ -36,6 +36,8 @@ type Backend interface {
 
 	Lists(ctx context.Context) ([]ListEntry, error)
 	AddListEntry(ctx context.Context, entry ListEntry) error
+	// ImportListEntries adds all of the entries or, if one is refused, none.
+	ImportListEntries(ctx context.Context, entries []ListEntry) error
 	RemoveListEntry(ctx context.Context, id string) error
 
 	Policy(ctx context.Context) (Policy, error)

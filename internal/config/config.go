@@ -11,7 +11,7 @@ import (
 type Config struct {
 	// Enforcement is "enforce" (default) or "monitor": decide and record
 	// everything, forward all.
-	Enforcement string    `yaml:"enforcement"`
+	Enforcement string    `yaml:"enforcement" enum:"enforce,monitor"`
 	Gateway     Gateway   `yaml:"gateway"`
 	Segments    []Segment `yaml:"segments"`
 	VMs         []VM      `yaml:"vms"`
@@ -23,6 +23,8 @@ type Config struct {
 	Decision    Decision  `yaml:"decision"`
 	Metrics     Metrics   `yaml:"metrics"`
 	Events      Events    `yaml:"events"`
+
+	src *source // for the places of later problems
 }
 
 // Gateway says where the daemon keeps its things.
@@ -35,11 +37,11 @@ type Gateway struct {
 
 // Segment is one protected vSwitch, in which the gateway has exactly one vNIC.
 type Segment struct {
-	Name    string         `yaml:"name"`
-	VNIC    string         `yaml:"vnic"`
-	Mode    string         `yaml:"mode"`  // bridged (default); routed is not supported yet and refused
-	Kind    string         `yaml:"kind"`  // internal (default) or wan
-	Group   string         `yaml:"group"` // segments of one group share layer 2; default "default"
+	Name    string         `yaml:"name" schema:"required"`
+	VNIC    string         `yaml:"vnic" schema:"required"`
+	Mode    string         `yaml:"mode" enum:"bridged,routed"` // bridged (default); routed is not supported yet and refused
+	Kind    string         `yaml:"kind" enum:"internal,wan"`   // internal (default) or wan
+	Group   string         `yaml:"group"`                      // segments of one group share layer 2; default "default"
 	Subnets []netip.Prefix `yaml:"subnets"`
 	Reflect bool           `yaml:"reflect"` // VMs behind this vSwitch reach each other through the gateway
 	Line    int            `yaml:"-"`
@@ -55,29 +57,29 @@ type Addresses struct {
 
 // VM is an inventory entry.
 type VM struct {
-	ID        string    `yaml:"id"`
+	ID        string    `yaml:"id" schema:"required"`
 	Name      string    `yaml:"name"` // for people; default the id
 	Host      string    `yaml:"host"`
-	Segment   string    `yaml:"segment"`
-	MACs      []MAC     `yaml:"macs"`
+	Segment   string    `yaml:"segment" schema:"required"`
+	MACs      []MAC     `yaml:"macs" schema:"required"`
 	VLANs     []VLAN    `yaml:"vlans"` // default: untagged only
-	Addresses Addresses `yaml:"addresses"`
+	Addresses Addresses `yaml:"addresses" schema:"required"`
 	Memory    *Memory   `yaml:"memory"` // nil: none; judged at VM level and by policy alone
 	Line      int       `yaml:"-"`
 }
 
 // Memory says where a VM's memory can be read.
 type Memory struct {
-	File    string `yaml:"file"`    // shared memory-backend file of QEMU
-	Machine string `yaml:"machine"` // q35 (default) or pc: where RAM is split below 4 GiB
+	File    string `yaml:"file" schema:"required"` // shared memory-backend file of QEMU
+	Machine string `yaml:"machine" enum:"q35,pc"`  // q35 (default) or pc: where RAM is split below 4 GiB
 }
 
 // Router is an inventory entry whose MAC may carry any source address but the
 // inventory's own.
 type Router struct {
-	ID        string       `yaml:"id"`
-	Segment   string       `yaml:"segment"`
-	MACs      []MAC        `yaml:"macs"`
+	ID        string       `yaml:"id" schema:"required"`
+	Segment   string       `yaml:"segment" schema:"required"`
+	MACs      []MAC        `yaml:"macs" schema:"required"`
 	VLANs     []VLAN       `yaml:"vlans"`
 	Addresses []netip.Addr `yaml:"addresses"` // its own
 	DHCP      bool         `yaml:"dhcp"`      // may answer DHCP
@@ -86,18 +88,18 @@ type Router struct {
 
 // Policy is the ordered list of rules; the first match decides.
 type Policy struct {
-	Default string `yaml:"default"` // deny (default), allow or check
+	Default string `yaml:"default" enum:"deny,allow,check"` // deny (default), allow or check
 	Rules   []Rule `yaml:"rules"`
 }
 
 // Rule is one policy rule. Empty fields match everything.
 type Rule struct {
-	Name     string      `yaml:"name"`
+	Name     string      `yaml:"name" schema:"required"`
 	From     Selector    `yaml:"from"`
 	To       Selector    `yaml:"to"`
-	Protocol string      `yaml:"protocol"` // tcp, udp, sctp, icmp, icmpv6, any (default) or a number
-	Ports    []PortRange `yaml:"ports"`    // of the destination: 80 or "8000-8010"
-	Action   string      `yaml:"action"`   // allow, deny or check
+	Protocol string      `yaml:"protocol"`                                         // tcp, udp, sctp, icmp, icmpv6, any (default) or a number
+	Ports    []PortRange `yaml:"ports"`                                            // of the destination: 80 or "8000-8010"
+	Action   string      `yaml:"action" schema:"required" enum:"allow,deny,check"` // allow, deny or check
 	Alert    bool        `yaml:"alert"`
 	Line     int         `yaml:"-"`
 }
@@ -131,19 +133,19 @@ type ListEntry struct {
 // IDS is the inline engine; Engine empty means none: check verdicts are then
 // handled as if the engine were down.
 type IDS struct {
-	Engine  string   `yaml:"engine"`  // suricata or snort
-	Binary  string   `yaml:"binary"`  // default: found on PATH
-	Rules   []string `yaml:"rules"`   // rule files, relative to the configuration file
-	MTU     int      `yaml:"mtu"`     // default: the largest of the vNICs'
-	Convict []string `yaml:"convict"` // alert actions that convict; default [drop, reject]
+	Engine  string   `yaml:"engine" enum:"suricata,snort"`     // suricata or snort
+	Binary  string   `yaml:"binary"`                           // default: found on PATH
+	Rules   []string `yaml:"rules"`                            // rule files, relative to the configuration file
+	MTU     int      `yaml:"mtu"`                              // default: the largest of the vNICs'
+	Convict []string `yaml:"convict" enum:"alert,drop,reject"` // alert actions that convict; default [drop, reject]
 }
 
 // Failure says what happens when a part fails.
 type Failure struct {
-	Daemon        string `yaml:"daemon"`        // new flows while the daemon is silent: closed (default) or open
-	IDS           string `yaml:"ids"`           // check verdicts while the IDS is down: closed (default) or open
-	Introspection string `yaml:"introspection"` // declared but failing: check (default), forward or drop
-	NoOwner       string `yaml:"no-owner"`      // no process holds the port: check (default), forward or drop
+	Daemon        string `yaml:"daemon" enum:"closed,open"`               // new flows while the daemon is silent: closed (default) or open
+	IDS           string `yaml:"ids" enum:"closed,open"`                  // check verdicts while the IDS is down: closed (default) or open
+	Introspection string `yaml:"introspection" enum:"check,forward,drop"` // declared but failing: check (default), forward or drop
+	NoOwner       string `yaml:"no-owner" enum:"check,forward,drop"`      // no process holds the port: check (default), forward or drop
 }
 
 // Decision bounds the decision.

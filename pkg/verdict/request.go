@@ -1,7 +1,9 @@
 package verdict
 
 import (
+	"fmt"
 	"net/netip"
+	"strconv"
 	"time"
 )
 
@@ -20,6 +22,17 @@ type Process struct {
 	UID         uint32 `json:"uid"`                   // effective user id
 	Fingerprint string `json:"fingerprint,omitempty"` // ELF build id in hex
 	Hidden      bool   `json:"hidden"`                // agreed by several samples
+}
+
+// String writes the process for people: "python3[812]". The guest chose the
+// name, so what a terminal would act on is escaped.
+func (p *Process) String() string {
+	return fmt.Sprintf("%s[%d]", escape(p.Name), p.PID)
+}
+
+func escape(s string) string {
+	quoted := strconv.Quote(s)
+	return quoted[1 : len(quoted)-1]
 }
 
 // OwnerState says how an owner look-up ended.
@@ -42,10 +55,26 @@ const (
 var ownerStateNames = [...]string{"undeclared", "known", "none", "unavailable"}
 
 // String returns the state's name.
-func (s OwnerState) String() string { return ownerStateNames[s] }
+func (s OwnerState) String() string {
+	if int(s) < len(ownerStateNames) {
+		return ownerStateNames[s]
+	}
+	return fmt.Sprintf("owner-state(%d)", uint8(s))
+}
 
 // MarshalText implements encoding.TextMarshaler.
 func (s OwnerState) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (s *OwnerState) UnmarshalText(b []byte) error {
+	for i, name := range ownerStateNames {
+		if name == string(b) {
+			*s = OwnerState(i)
+			return nil
+		}
+	}
+	return fmt.Errorf("unknown owner state %q", b)
+}
 
 // Owner is the answer to "which process holds this end of the flow?".
 type Owner struct {
@@ -135,6 +164,35 @@ type Effect struct {
 type Standing struct {
 	Verdict Verdict `json:"verdict"`
 	Cause   Cause   `json:"cause"`
+}
+
+// innocent is the standing of that which nothing is known against.
+var innocent = Standing{Verdict: Forward}
+
+// causeOrder breaks ties between equally strict verdicts: what convicts comes
+// first, what is said of one instance before what is said of many flows.
+var causeOrder = [...]Cause{
+	CauseMalicious, CauseAlert, CauseReport, CauseOperator, CauseHidden, CauseSuspect,
+	CauseSpoof, CauseIntrospection, CauseNoOwner, CauseRule, CauseNone,
+}
+
+// strictest returns the stricter of two standings; of equally strict ones that
+// with the earlier cause in causeOrder.
+func (s Standing) strictest(other Standing) Standing {
+	if other.Verdict > s.Verdict ||
+		other.Verdict == s.Verdict && causeRank(other.Cause) < causeRank(s.Cause) {
+		return other
+	}
+	return s
+}
+
+func causeRank(c Cause) int {
+	for rank, cause := range causeOrder {
+		if cause == c {
+			return rank
+		}
+	}
+	return len(causeOrder)
 }
 
 // Decision is the answer to a Request. Verdict is the strictest of all its

@@ -1,0 +1,137 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
+/*
+ * The two TC hooks around the kernel's own forwarding. Ingress turns XDP's
+ * word into the mark; egress passes what bears a mark of ours, and nothing
+ * else, whatever the firewall's rules say.
+ */
+#ifndef VMGATE_EGRESS_H
+#define VMGATE_EGRESS_H
+
+#include "common.h"
+#include "destination.h"
+#include "stats.h"
+
+/* Takes the mark out of the metadata, so that it cannot serve twice. Returns 0
+ * if XDP left none. */
+static __always_inline __u32 take_mark(struct __sk_buff *skb)
+{
+	void *data = (void *)(long)skb->data;
+	struct meta *meta = (void *)(long)skb->data_meta;
+	__u32 mark;
+
+	if ((void *)(meta + 1) > data || meta->magic != META_MAGIC)
+		return 0;
+	mark = meta->mark;
+	meta->magic = 0;
+	meta->mark = 0;
+	return mark;
+}
+
+static __always_inline bool has_router(void)
+{
+	__u32 id = port.id;
+	struct port *here = bpf_map_lookup_elem(&ports, &id);
+
+	return here && (here->flags & PORT_HAS_ROUTER);
+}
+
+/* Turns a released packet off to the IDS, its Ethernet header as it was. */
+static __always_inline int egress_to_ids(struct __sk_buff *skb, const struct settings *set, __u32 ids_port,
+					 enum reason *reason)
+{
+	struct port *to;
+
+	if (set->mode == MODE_MONITOR) {
+		*reason = REASON_MONITOR;
+		return TC_ACT_OK;
+	}
+	if (set->ids == IDS_DOWN_OPEN) {
+		*reason = REASON_OPEN;
+		return TC_ACT_OK;
+	}
+	*reason = REASON_DROP_IDS_DOWN;
+	if (set->ids != IDS_UP || ids_port == PORT_NONE)
+		return TC_ACT_SHOT;
+	to = bpf_map_lookup_elem(&ports, &ids_port);
+	if (!to || !to->ifindex)
+		return TC_ACT_SHOT;
+	*reason = REASON_EGRESS_CHECK;
+	skb->mark = 0;
+	return bpf_redirect(to->ifindex, 0);
+}
+
+/* Fills what a look-up by MAC needs; the kernel may hold the outer tag beside
+ * the frame. */
+static __always_inline bool read_macs(struct __sk_buff *skb, struct packet *pkt)
+{
+	void *data = (void *)(long)skb->data, *data_end = (void *)(long)skb->data_end;
+	__u32 vlan;
+
+	if (parse_ethernet(pkt, data, data_end))
+		return false;
+	if (!skb->vlan_present)
+		return true;
+	vlan = pkt->key.vlan;
+	pkt->key.vlan = (skb->vlan_tci & 0xfff) << 16 | vlan >> 16;
+	return true;
+}
+
+/* A VM may have been cut off while its packets were held. */
+static __always_inline bool ends_stopped(struct packet *pkt, const struct settings *set)
+{
+	struct mac_entry *src = find_mac(pkt, pkt->src_mac);
+	__u32 out_port;
+
+	if (src) {
+		__u32 id = src->vm;
+		struct vm *vm = bpf_map_lookup_elem(&vms, &id);
+
+		if (vm && stopped(pkt, set, vm))
+			return true;
+	}
+	return !is_group_mac(pkt->dst_mac) &&
+	       port_to_mac(pkt, set, pkt->dst_mac, &out_port) == REASON_DROP_VERDICT;
+}
+
+static __always_inline int judge_egress(struct __sk_buff *skb, struct packet *pkt, const struct settings *set,
+					enum reason *reason)
+{
+	__u32 mark = skb->mark;
+
+	*reason = REASON_DROP_EGRESS;
+	if (set->mode == MODE_CLOSE)
+		return TC_ACT_SHOT;
+	if (set->mode == MODE_OPEN) {
+		*reason = REASON_OPEN;
+		return TC_ACT_OK;
+	}
+	if (!(mark & MARK_CLASS) || !read_macs(skb, pkt))
+		return TC_ACT_SHOT;
+	barrier();
+	if (ends_stopped(pkt, set)) {
+		*reason = REASON_DROP_VERDICT;
+		return TC_ACT_SHOT;
+	}
+	switch (mark & MARK_CLASS) {
+	case MARK_FORWARD:
+		*reason = REASON_EGRESS;
+		return TC_ACT_OK;
+	case MARK_CONTROL:
+		if ((mark & MARK_CONTROL_ROUTER) && !has_router()) {
+			*reason = REASON_CONTROL_ABSORBED;
+			return TC_ACT_SHOT;
+		}
+		*reason = REASON_EGRESS;
+		return TC_ACT_OK;
+	case MARK_OPEN:
+		*reason = REASON_OPEN;
+		return TC_ACT_OK;
+	case MARK_CHECK_IN:
+		return egress_to_ids(skb, set, set->ids_in, reason);
+	case MARK_CHECK_OUT:
+		return egress_to_ids(skb, set, set->ids_out, reason);
+	}
+	return TC_ACT_SHOT;
+}
+
+#endif

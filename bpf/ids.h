@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
+/*
+ * What came back from the IDS: delivered to where it was going, never to the
+ * IDS again. Contract as in classify.h.
+ */
+#ifndef VMGATE_IDS_H
+#define VMGATE_IDS_H
+
+#include "classify.h"
+
+static __always_inline bool known_and_free(struct packet *pkt, const struct settings *set, __u32 *reason)
+{
+	struct mac_entry *entry = find_mac(pkt, pkt->src_mac);
+	struct vm *vm;
+	__u32 id;
+
+	*reason = REASON_DROP_UNKNOWN_SOURCE;
+	if (!entry)
+		return false;
+	id = entry->vm;
+	pkt->vm = id;
+	vm = bpf_map_lookup_elem(&vms, &id);
+	if (!vm)
+		return false;
+	*reason = REASON_DROP_VERDICT;
+	return !stopped(pkt, set, vm);
+}
+
+/* Does a verdict that fell while the packet was in the IDS stop it? */
+static __always_inline bool flow_stopped(struct packet *pkt, const struct settings *set)
+{
+	struct flow *flow = find_flow(&pkt->key, set, pkt->now);
+
+	return flow && judge(pkt, flow) == VERDICT_DROP && set->mode != MODE_MONITOR;
+}
+
+static __always_inline struct decision classify_return(struct packet *pkt, const struct settings *set, void *data,
+						       void *data_end)
+{
+	__u32 out_port = PORT_NONE, reason;
+	int bad = parse_ethernet(pkt, data, data_end);
+
+	if (set->mode == MODE_CLOSE)
+		return drop(REASON_DROP_VERDICT);
+	if (bad)
+		return drop(bad);
+	barrier();
+	if (is_group_mac(pkt->dst_mac))
+		return drop(REASON_DROP_IDS_LOOP);
+	if (!known_and_free(pkt, set, &reason))
+		return drop(reason);
+	if (is_ip(pkt)) {
+		bad = parse_flow(pkt, data, data_end);
+		if (bad)
+			return drop(bad);
+		if (flow_stopped(pkt, set))
+			return drop(REASON_DROP_VERDICT);
+		if (pkt->fragment == FRAGMENT_FIRST)
+			remember_head(pkt);
+	}
+	bad = port_to_mac(pkt, set, pkt->dst_mac, &out_port);
+	if (bad)
+		return drop(bad);
+	if (out_port == port.id || out_port == set->ids_in || out_port == set->ids_out)
+		return drop(REASON_DROP_IDS_LOOP);
+	return deliver(out_port, REASON_IDS_RETURN);
+}
+
+#endif

@@ -1,0 +1,133 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strconv"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/vmgate/vmgate/internal/api"
+	"github.com/vmgate/vmgate/pkg/vmi"
+)
+
+// introspectTimeout bounds a look into a guest; discovery of its kernel in many
+// GiB of memory takes seconds.
+const introspectTimeout = time.Minute
+
+func cmdIntrospect() *cli.Command {
+	return &cli.Command{
+		Name:  "introspect",
+		Usage: "look into a guest's memory file without a daemon and without a configuration",
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "memory", Usage: "shared memory-backend `FILE` of QEMU (needed)", TakesFile: true},
+			&cli.StringFlag{Name: "machine", Value: "q35", Usage: "`MACHINE` of QEMU: q35 or pc, where RAM is split below 4 GiB"},
+		},
+		Action: unknownSubverb,
+		Subcommands: []*cli.Command{
+			{Name: "ps", Usage: "list the guest's processes, hidden ones too", Action: introspectPs},
+			{Name: "sockets", Usage: "list the guest's sockets and who holds them", Action: introspectSockets},
+			{Name: "owner", Usage: "say which processes hold a port", ArgsUsage: "PROTO [ADDR:]PORT", Action: introspectOwner},
+		},
+	}
+}
+
+func unknownSubverb(c *cli.Context) error {
+	return usageErrorf("%s needs one of its verbs, not %q: try \"%s --help\"", c.Command.HelpName, c.Args().First(), c.Command.HelpName)
+}
+
+func introspectPs(c *cli.Context) error {
+	if err := wantArgs(c, 0); err != nil {
+		return err
+	}
+	return lookInto(c, func(ctx context.Context, guest vmi.Guest) error {
+		processes, err := guest.Processes(ctx)
+		if err != nil {
+			return err
+		}
+		return show(c, processes, func(t *table) { printGuestProcesses(t, processes) })
+	})
+}
+
+func introspectSockets(c *cli.Context) error {
+	if err := wantArgs(c, 0); err != nil {
+		return err
+	}
+	return lookInto(c, func(ctx context.Context, guest vmi.Guest) error {
+		sockets, err := guest.Sockets(ctx)
+		if err != nil {
+			return err
+		}
+		return show(c, sockets, func(t *table) { printSockets(t, sockets) })
+	})
+}
+
+func introspectOwner(c *cli.Context) error {
+	if err := wantArgs(c, 2); err != nil {
+		return err
+	}
+	proto, err := api.ParseProto(c.Args().First())
+	if err != nil {
+		return usageError{err}
+	}
+	local, err := parseLocal(c.Args().Get(1))
+	if err != nil {
+		return err
+	}
+	return lookInto(c, func(ctx context.Context, guest vmi.Guest) error {
+		answer, err := guest.Owners(ctx, vmi.Query{Proto: proto, Local: local})
+		if err != nil {
+			return err
+		}
+		if len(answer.Owners) == 0 {
+			return fmt.Errorf("%w: no process of the guest holds %s port %d", api.ErrNotFound, api.ProtoName(proto), local.Port())
+		}
+		return show(c, answer, func(t *table) { printGuestProcesses(t, answer.Owners) })
+	})
+}
+
+// parseLocal reads a port with or without an address.
+func parseLocal(s string) (netip.AddrPort, error) {
+	if local, err := netip.ParseAddrPort(s); err == nil {
+		return local, nil
+	}
+	port, err := strconv.ParseUint(s, 10, 16)
+	if err != nil {
+		return netip.AddrPort{}, usageErrorf("%q is no port: write 80, 10.0.0.1:80 or [2001:db8::1]:80", s)
+	}
+	return netip.AddrPortFrom(netip.Addr{}, uint16(port)), nil
+}
+
+// lookInto opens the guest that the command line names for the time of look.
+func lookInto(c *cli.Context, look func(context.Context, vmi.Guest) error) (err error) {
+	file := c.String("memory")
+	if file == "" {
+		return usageErrorf("no memory file is named: add --memory FILE")
+	}
+	memory, err := vmi.OpenFile(file, c.String("machine"))
+	if err != nil {
+		return fmt.Errorf("%w: %w", api.ErrInvalid, err)
+	}
+	defer func() { err = errors.Join(err, memory.Close()) }()
+	ctx, cancel := context.WithTimeout(c.Context, introspectTimeout)
+	defer cancel()
+	guest, err := vmi.Open(ctx, memory, vmi.Options{})
+	if err != nil {
+		return fmt.Errorf("cannot look into %s: %w", file, err)
+	}
+	return look(ctx, guest)
+}
+
+func printGuestProcesses(t *table, processes []vmi.Process) {
+	t.row("PID", "PPID", "UID", "HIDDEN", "NAME", "COMMAND")
+	for _, p := range processes {
+		hidden := yes(p.Hidden)
+		if p.Hidden && p.HiddenWhy != "" {
+			hidden += ": " + p.HiddenWhy
+		}
+		t.row(p.PID, p.PPID, p.UID, hidden, p.Name, command(p))
+	}
+}

@@ -1,0 +1,231 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/vmgate/vmgate/internal/api"
+	"github.com/vmgate/vmgate/internal/event"
+	"github.com/vmgate/vmgate/pkg/loader"
+	"github.com/vmgate/vmgate/pkg/verdict"
+	"github.com/vmgate/vmgate/pkg/vmi"
+)
+
+// backend answers the calls of the API.
+type backend struct{ *App }
+
+var _ api.Backend = backend{}
+
+// Status implements api.Backend.
+func (b backend) Status(context.Context) (api.Status, error) {
+	s, c := b.state.Load(), b.keeper.last()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	status := api.Status{
+		Version: b.opt.Version, PID: os.Getpid(), Started: b.started,
+		Config: b.opt.ConfigPath, Loaded: b.loaded, LastError: b.lastError,
+		Enforcement: s.cfg.Enforcement,
+		IDS:         b.idsStatus(s),
+		VMs:         len(s.cfg.VMs), Flows: c.flows, Pending: c.pending,
+		Failure: map[string]string{
+			"daemon": s.cfg.Failure.Daemon, "ids": s.cfg.Failure.IDS,
+			"introspection": s.cfg.Failure.Introspection, "no-owner": s.cfg.Failure.NoOwner,
+		},
+	}
+	for _, port := range b.dp.Ports() {
+		if port.Kind == loader.PortVNIC {
+			status.Segments = append(status.Segments, segmentStatus(s, port))
+		}
+	}
+	for _, n := range b.counters() {
+		status.Counters = append(status.Counters, api.Counter{Segment: n.segment, Reason: n.Reason.String(), Packets: n.Packets, Bytes: n.Bytes})
+	}
+	return status, nil
+}
+
+func segmentStatus(s *state, port loader.PortState) api.SegmentStatus {
+	status := api.SegmentStatus{VNIC: port.Device, State: "attached", Datapath: "xdp"}
+	if seg := s.inv.segments[port.Segment]; seg != nil {
+		status.Name = seg.Name
+	}
+	switch {
+	case port.Attached:
+	case errors.Is(port.Err, loader.ErrNoDevice):
+		status.State, status.Detail = "missing", "attached when the vNIC appears"
+	default:
+		status.State, status.Detail = "failed", port.Err.Error()
+	}
+	return status
+}
+
+func (b backend) idsStatus(s *state) api.IDSStatus {
+	if s.cfg.IDS.Engine == "" {
+		return api.IDSStatus{State: "none"}
+	}
+	st := b.ids.status()
+	return api.IDSStatus{
+		Engine: s.cfg.IDS.Engine, State: string(st.Phase), PID: st.PID, Since: st.Since,
+		Restarts: st.Restarts, Detail: st.Detail,
+	}
+}
+
+// VMs implements api.Backend.
+func (b backend) VMs(context.Context) ([]api.VM, error) {
+	s, c := b.state.Load(), b.keeper.last()
+	var vms []api.VM
+	for _, n := range s.inv.byID {
+		standing, _ := b.book.JudgeVM(n.name)
+		vm := api.VM{
+			ID: n.name, Name: n.name, Segment: n.segment.Name, Router: n.router != nil, Memory: "none",
+			Verdict: standing.Verdict.String(), Cause: standing.Cause.String(), Flows: c.flowsOf[n.id],
+		}
+		if n.vm != nil && n.vm.Name != "" {
+			vm.Name = n.vm.Name
+		}
+		for _, mac := range n.macs {
+			vm.MACs = append(vm.MACs, mac.String())
+		}
+		vm.Addresses = b.addressesOf(n)
+		if g := s.guests[n.name]; g != nil {
+			vm.Memory, vm.OS, vm.Detail = g.status()
+		}
+		vms = append(vms, vm)
+	}
+	slices.SortFunc(vms, func(x, y api.VM) int { return strings.Compare(x.ID, y.ID) })
+	return vms, nil
+}
+
+// addressesOf lists what a node may use, with what it has learned.
+func (b backend) addressesOf(n *node) []string {
+	var addrs []string
+	entries := b.dp.Addrs()
+	for key := range entries.All() {
+		if key.VM != n.id {
+			continue
+		}
+		if isHost(key.Prefix) {
+			addrs = append(addrs, key.Prefix.Addr().String())
+		} else {
+			addrs = append(addrs, key.Prefix.String())
+		}
+	}
+	slices.Sort(addrs)
+	return addrs
+}
+
+// guestOf finds the introspection of a VM.
+func (b backend) guestOf(vm string) (*guest, vmi.Guest, error) {
+	s := b.state.Load()
+	n := s.inv.byName[vm]
+	if n == nil || n.vm == nil {
+		return nil, nil, fmt.Errorf("%w: there is no VM %q in the inventory", api.ErrNotFound, vm)
+	}
+	g := s.guests[vm]
+	if g == nil {
+		return nil, nil, fmt.Errorf("%w: no memory is declared for VM %s (vms: memory)", api.ErrUnavailable, vm)
+	}
+	open, err := g.current()
+	if err != nil {
+		return nil, nil, fmt.Errorf("%w: %w", api.ErrUnavailable, err)
+	}
+	return g, open, nil
+}
+
+// Processes implements api.Backend.
+func (b backend) Processes(ctx context.Context, vm string) ([]api.Process, error) {
+	g, open, err := b.guestOf(vm)
+	if err != nil {
+		return nil, err
+	}
+	found, err := open.Processes(ctx)
+	if err != nil {
+		g.noticed(err)
+		return nil, fmt.Errorf("%w: cannot list the processes of %s: %w", api.ErrUnavailable, vm, err)
+	}
+	processes := make([]api.Process, 0, len(found))
+	for _, p := range found {
+		standing, _ := b.book.JudgeProcess(describe(vm, p))
+		processes = append(processes, api.Process{Process: p, Verdict: standing.Verdict.String(), Cause: standing.Cause.String()})
+	}
+	return processes, nil
+}
+
+// Sockets implements api.Backend.
+func (b backend) Sockets(ctx context.Context, vm string) ([]vmi.Socket, error) {
+	g, open, err := b.guestOf(vm)
+	if err != nil {
+		return nil, err
+	}
+	sockets, err := open.Sockets(ctx)
+	if err != nil {
+		g.noticed(err)
+		return nil, fmt.Errorf("%w: cannot list the sockets of %s: %w", api.ErrUnavailable, vm, err)
+	}
+	return sockets, nil
+}
+
+// Measure implements api.Backend.
+func (b backend) Measure(ctx context.Context, m api.Measure) error {
+	if n := b.state.Load().inv.byName[m.VM]; n == nil || n.vm == nil {
+		return fmt.Errorf("%w: there is no VM %q in the inventory", api.ErrNotFound, m.VM)
+	}
+	v, ok := map[string]verdict.Verdict{"isolate": verdict.Drop, "inspect": verdict.Check, "release": verdict.Forward}[m.Action]
+	if !ok {
+		return fmt.Errorf("%w: unknown measure %q: want isolate, inspect or release", api.ErrInvalid, m.Action)
+	}
+	evidence := verdict.Evidence{
+		Kind: verdict.EvidenceOperator, Observed: time.Now(), VM: m.VM, Verdict: v, Cause: verdict.CauseOperator,
+		Detail: m.Action + " by " + m.By,
+	}
+	if m.PID != 0 {
+		p, err := b.process(ctx, m.VM, m.PID)
+		if err != nil {
+			return err
+		}
+		evidence.Process = &p
+	}
+	b.journal.write(event.Event{Type: "operator", SrcVM: m.VM, SrcProcess: evidence.Process, Message: evidence.Detail})
+	return b.effects.observe(evidence)
+}
+
+// process finds a running process of a VM, or one that has a verdict already.
+func (b backend) process(ctx context.Context, vm string, pid uint32) (verdict.Process, error) {
+	_, open, err := b.guestOf(vm)
+	if err != nil {
+		return verdict.Process{}, err
+	}
+	found, err := open.Processes(ctx)
+	if err != nil {
+		return verdict.Process{}, fmt.Errorf("%w: cannot list the processes of %s: %w", api.ErrUnavailable, vm, err)
+	}
+	for _, p := range found {
+		if p.PID == pid {
+			return describe(vm, p), nil
+		}
+	}
+	for _, p := range b.owners.all() {
+		if p.VM == vm && p.PID == pid {
+			return p, nil
+		}
+	}
+	return verdict.Process{}, fmt.Errorf("%w: no process of %s has pid %d", api.ErrNotFound, vm, pid)
+}
+
+// Monitor implements api.Backend.
+func (b backend) Monitor(ctx context.Context) (<-chan event.Event, error) {
+	return b.journal.hub.Subscribe(ctx), nil
+}
+
+// age is how long ago a monotonic time was; nothing lies in the future.
+func age(then uint64) time.Duration {
+	now := loader.Now()
+	if then == 0 || then > now {
+		return 0
+	}
+	return time.Duration(now - then)
+}

@@ -1,0 +1,151 @@
+package app
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/vmgate/vmgate/pkg/loader"
+	"github.com/vmgate/vmgate/pkg/verdict"
+)
+
+// effects brings changes of standing verdicts into the kernel's maps. All
+// sources of evidence end here: decisions, alerts, sweeps, lists and operators.
+type effects struct {
+	dp      *loader.Dataplane
+	book    *verdict.Book
+	rules   *ruleIDs
+	owners  *owners
+	journal *journal
+	log     *slog.Logger
+	now     func() *state
+	keep    func() error // stores what must outlive the daemon
+	sweep   func(vm string)
+}
+
+// observe puts evidence before the book, and what follows into force.
+func (e *effects) observe(evidence verdict.Evidence) error {
+	return e.apply(e.book.Observe(evidence))
+}
+
+// apply writes the verdicts that have changed.
+func (e *effects) apply(changed []verdict.Effect) error {
+	if len(changed) == 0 {
+		return nil
+	}
+	var errs []error
+	for _, effect := range changed {
+		var err error
+		switch effect.Scope {
+		case verdict.ScopeProcess:
+			err = e.process(effect)
+		case verdict.ScopeVM:
+			err = e.vm(effect.VM, verdict.Standing{Verdict: effect.Verdict, Cause: effect.Cause})
+		default:
+			err = fmt.Errorf("cannot apply a verdict at scope %q", effect.Scope)
+		}
+		errs = append(errs, err)
+		e.journal.effect(effect)
+	}
+	return errors.Join(append(errs, e.keep())...)
+}
+
+// process makes the verdict on a process stand over all its flows by one write,
+// then over the ports that it is known to hold. The ports that it holds beside
+// them are found by a sweep.
+func (e *effects) process(effect verdict.Effect) error {
+	if effect.Process == nil {
+		return fmt.Errorf("cannot apply a verdict on a process of %s: it is not named", effect.VM)
+	}
+	id, err := e.owners.set(*effect.Process, verdict.Standing{Verdict: effect.Verdict, Cause: effect.Cause})
+	if err != nil {
+		return err
+	}
+	ports := e.dp.Verdicts()
+	for key, entry := range ports.All() {
+		if entry.Owner != id {
+			continue
+		}
+		entry.Verdict, entry.Cause = uint32(effect.Verdict), uint32(effect.Cause)
+		if err := e.dp.PutVerdict(key, entry); err != nil {
+			return err
+		}
+	}
+	e.sweep(effect.VM)
+	return ports.Err()
+}
+
+// vm makes the verdict on a VM stand over all its frames.
+func (e *effects) vm(name string, standing verdict.Standing) error {
+	n := e.now().inv.byName[name]
+	if n == nil {
+		return fmt.Errorf("cannot apply a verdict on VM %s: it is not in the inventory", name)
+	}
+	v := max(standing.Verdict, verdict.Forward)
+	return e.dp.SetVMVerdict(n.id, uint32(v), uint32(standing.Cause))
+}
+
+// notePort records that a process holds a port of a VM, with the verdict that
+// stands on it, until the attribution is too old to be trusted.
+func (e *effects) notePort(vm uint32, proto uint8, port uint16, owner uint32, observed time.Time, age time.Duration) error {
+	_, standing, ok := e.owners.get(owner)
+	if !ok {
+		return fmt.Errorf("cannot note port %d of VM %d: owner %d is not known", port, vm, owner)
+	}
+	seen := loader.Now() - uint64(max(0, time.Since(observed)))
+	return e.dp.PutVerdict(loader.VerdictKey{VM: vm, Proto: proto, Port: port}, loader.VerdictEntry{
+		Verdict: uint32(standing.Verdict), Cause: uint32(standing.Cause), Owner: owner,
+		Observed: seen, Expires: seen + uint64(age),
+	})
+}
+
+// rejudge asks the book again for every process and VM in the maps, after its
+// lists have changed as a whole.
+func (e *effects) rejudge() error {
+	var errs []error
+	for _, p := range e.owners.all() {
+		_, before, _ := e.owners.standingOf(p.Instance)
+		standing, evidence := e.book.JudgeProcess(p)
+		if max(standing.Verdict, verdict.Forward) == before.Verdict {
+			continue
+		}
+		effect := verdict.Effect{Scope: verdict.ScopeProcess, VM: p.VM, Process: &p, Verdict: standing.Verdict, Cause: standing.Cause, Evidence: evidence}
+		errs = append(errs, e.process(effect))
+		e.journal.effect(effect)
+	}
+	for _, n := range e.now().inv.byID {
+		standing, _ := e.book.JudgeVM(n.name)
+		errs = append(errs, e.vm(n.name, standing))
+	}
+	return errors.Join(append(errs, e.keep())...)
+}
+
+// strictest is the verdict that the kernel would reach on a flow now, and why.
+func (e *effects) strictest(flow loader.Flow) (verdict.Standing, error) {
+	result := verdict.Standing{Verdict: verdict.Verdict(flow.Verdict), Cause: verdict.Cause(flow.Cause)}
+	undecided := result.Verdict == verdict.Undecided
+	also := func(s verdict.Standing) {
+		undecided = undecided || s.Verdict == verdict.Undecided
+		if s.Verdict > result.Verdict {
+			result = s
+		}
+	}
+	_, byRule := e.rules.get(flow.Rule)
+	also(byRule)
+	for _, dir := range flow.Dir {
+		vm, err := e.dp.VM(dir.VM)
+		if err != nil {
+			return verdict.Standing{}, err
+		}
+		also(verdict.Standing{Verdict: verdict.Verdict(vm.Verdict), Cause: verdict.Cause(vm.Cause)})
+		if dir.Owner != 0 {
+			_, standing, _ := e.owners.get(dir.Owner)
+			also(standing)
+		}
+	}
+	if undecided && result.Verdict != verdict.Drop {
+		return verdict.Standing{}, nil
+	}
+	return result, nil
+}

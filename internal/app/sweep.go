@@ -1,0 +1,142 @@
+package app
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/vmgate/vmgate/pkg/verdict"
+)
+
+// sweeper looks over each VM from time to time, and at once when asked to: it
+// finds hidden processes that open no connection, and the ports of processes
+// that have a verdict on them, so that their next packet is dropped in XDP.
+type sweeper struct {
+	book    *verdict.Book
+	effects *effects
+	log     *slog.Logger
+	now     func() *state
+
+	mu     sync.Mutex
+	wanted map[string]chan struct{} // by VM
+}
+
+func newSweeper(book *verdict.Book, now func() *state, log *slog.Logger) *sweeper {
+	return &sweeper{book: book, log: log, now: now, wanted: map[string]chan struct{}{}}
+}
+
+// ask has a VM swept soon. It never blocks.
+func (s *sweeper) ask(vm string) {
+	select {
+	case s.bell(vm) <- struct{}{}:
+	default:
+	}
+}
+
+func (s *sweeper) bell(vm string) chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.wanted[vm] == nil {
+		s.wanted[vm] = make(chan struct{}, 1)
+	}
+	return s.wanted[vm]
+}
+
+// run sweeps one VM until ctx is done.
+func (s *sweeper) run(ctx context.Context, g *guest) {
+	bell := s.bell(g.vm)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-bell:
+		case <-time.After(s.now().cfg.Decision.Scan):
+		}
+		if err := s.sweep(ctx, g); err != nil && ctx.Err() == nil {
+			s.log.Debug("sweep ended early", "vm", g.vm, "error", err)
+		}
+	}
+}
+
+func (s *sweeper) sweep(ctx context.Context, g *guest) error {
+	if state, _, _ := g.status(); state != "ready" {
+		return nil // its keeper reports why
+	}
+	open, err := g.current()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	processes, err := open.Processes(ctx)
+	if err != nil {
+		g.noticed(err)
+		return fmt.Errorf("cannot list the processes of %s: %w", g.vm, err)
+	}
+	convicted := map[uint32]verdict.Process{} // by pid
+	for _, found := range processes {
+		p := describe(g.vm, found)
+		if p.Hidden {
+			s.report(p, found.HiddenWhy)
+		}
+		if standing, _ := s.book.JudgeProcess(p); standing.Verdict > verdict.Forward {
+			convicted[p.PID] = p
+		}
+	}
+	if len(convicted) == 0 {
+		return nil
+	}
+	return s.notePorts(ctx, g, convicted)
+}
+
+// report puts a hidden process before the book, once.
+func (s *sweeper) report(p verdict.Process, why string) {
+	err := s.effects.observe(verdict.Evidence{
+		Kind: verdict.EvidenceHidden, Observed: time.Now(), VM: p.VM, Process: &p,
+		Verdict: verdict.Check, Cause: verdict.CauseHidden, Detail: why,
+	})
+	if err != nil {
+		s.log.Error("cannot enforce the verdict on a hidden process", "vm", p.VM, "pid", p.PID, "error", err)
+	}
+}
+
+// notePorts writes the ports of processes that are not simply forwarded.
+func (s *sweeper) notePorts(ctx context.Context, g *guest, convicted map[uint32]verdict.Process) error {
+	open, err := g.current()
+	if err != nil {
+		return err
+	}
+	sockets, err := open.Sockets(ctx)
+	if err != nil {
+		g.noticed(err)
+		return fmt.Errorf("cannot list the sockets of %s: %w", g.vm, err)
+	}
+	state, observed := s.now(), time.Now()
+	n := state.inv.byName[g.vm]
+	if n == nil {
+		return nil // the VM has just left the inventory
+	}
+	age := state.cfg.Decision.AttributionAge
+	for _, socket := range sockets {
+		if !verdict.HasPorts(socket.Proto) || socket.Local.Port() == 0 {
+			continue
+		}
+		for _, pid := range socket.PIDs {
+			p, ok := convicted[pid]
+			if !ok {
+				continue
+			}
+			standing, _ := s.book.JudgeProcess(p)
+			id, err := s.effects.owners.set(p, standing)
+			if err != nil {
+				return err
+			}
+			if err := s.effects.notePort(n.id, socket.Proto, socket.Local.Port(), id, observed, age); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}

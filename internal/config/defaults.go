@@ -1,0 +1,61 @@
+package config
+
+import "time"
+
+// defaults is the configuration of an empty file.
+func defaults() *Config {
+	return &Config{
+		Enforcement: "enforce",
+		Gateway:     Gateway{Pins: "/sys/fs/bpf/vmgate", State: "/var/lib/vmgate", Run: "/run/vmgate"},
+		Policy:      Policy{Default: "deny"},
+		IDS:         IDS{Convict: []string{"drop", "reject"}},
+		Failure:     Failure{Daemon: "closed", IDS: "closed", Introspection: "check", NoOwner: "check"},
+		Decision: Decision{
+			Deadline:       200 * time.Millisecond,
+			AttributionAge: 2 * time.Second,
+			HiddenSamples:  3,
+			Queues:         2,
+			QueueBase:      5820,
+			HeldPerFlow:    4,
+			HeldPerVM:      1024,
+			FlowsPerVM:     65536,
+			Scan:           defaultScan,
+		},
+		Events: Events{MaxSize: 64 << 20},
+	}
+}
+
+const defaultScan = 2 * time.Second
+
+// fill applies the defaults of what may stand in a file several times, and makes
+// relative paths absolute or relative to the working directory.
+func (c *Config) fill() {
+	for i := range c.Segments {
+		s := &c.Segments[i]
+		setDefault(&s.Mode, "bridged")
+		setDefault(&s.Kind, "internal")
+		setDefault(&s.Group, "default")
+	}
+	for i := range c.VMs {
+		vm := &c.VMs[i]
+		setDefault(&vm.Name, vm.ID)
+		if vm.Memory != nil {
+			setDefault(&vm.Memory.Machine, "q35")
+		}
+	}
+	for i := range c.Policy.Rules {
+		setDefault(&c.Policy.Rules[i].Protocol, "any")
+	}
+	for i, path := range c.IDS.Rules {
+		c.IDS.Rules[i] = c.src.resolve(path)
+	}
+	if c.Decision.Scan == 0 {
+		c.Decision.Scan = defaultScan
+	}
+}
+
+func setDefault(field *string, value string) {
+	if *field == "" {
+		*field = value
+	}
+}

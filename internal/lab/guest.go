@@ -1,0 +1,293 @@
+package lab
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/vmgate/vmgate/internal/lab/control"
+)
+
+// bootTimeout ends a boot whose context has no earlier deadline. A guest is up
+// in seconds; a hundred times that is a hang, even on a busy machine.
+const bootTimeout = 4 * time.Minute
+
+// GuestConfig describes one QEMU guest. The zero value of each field but Name
+// is useful.
+type GuestConfig struct {
+	Name      string            // host name, and part of the names of its files
+	MemoryMiB int               // default 128
+	CPUs      int               // default 1
+	NICs      []NIC             // its network cards, in order
+	Kernel    string            // directory with vmlinuz and modules/; default: the cache that scripts/install-deps.sh fills
+	Workload  string            // static workload binary; default: built by BuildWorkload
+	Append    string            // more words for the kernel's command line
+	Files     map[string]string // further files: path in the guest → path here
+	Console   io.Writer         // copy of everything the guest says on its console; optional
+	Log       *slog.Logger      // optional
+}
+
+// NIC is one virtio network card with its default offloads.
+type NIC struct {
+	MAC       net.HardwareAddr
+	Tap       *os.File // open tap or macvtap queue, which stays the caller's; nil: the card has no link
+	MTU       int      // 0: 1500
+	Addresses []netip.Prefix
+	Gateways  []netip.Addr // default routes, at most one a family
+}
+
+// Guest is a running QEMU guest. Close ends it. Its methods may be called
+// concurrently.
+type Guest struct {
+	name    string
+	dir     string // temporary files
+	memory  string
+	console *console
+	channel *channel
+	kill    func() error
+	exited  chan struct{} // closed when QEMU has ended; exitErr is set then
+	exitErr error
+	closing sync.Once
+}
+
+// StartGuest boots a guest and returns when its agent answers: its modules are
+// loaded and its interfaces configured. On failure nothing is left behind, and
+// the error carries the end of the console.
+func StartGuest(ctx context.Context, config GuestConfig) (*Guest, error) {
+	if err := GuestSupport(config.Kernel); err != nil {
+		return nil, err
+	}
+	config = withDefaults(config)
+	ctx, cancel := context.WithTimeout(ctx, bootTimeout)
+	defer cancel()
+	begin := time.Now()
+	guest, err := launch(ctx, config)
+	if err != nil {
+		return nil, fmt.Errorf("cannot start guest %s: %w", config.Name, err)
+	}
+	config.Log.Debug("guest is up", "guest", config.Name, "ms", time.Since(begin).Milliseconds())
+	return guest, nil
+}
+
+func withDefaults(config GuestConfig) GuestConfig {
+	if config.MemoryMiB == 0 {
+		config.MemoryMiB = 128
+	}
+	if config.CPUs == 0 {
+		config.CPUs = 1
+	}
+	if config.Kernel == "" {
+		config.Kernel = DefaultKernel()
+	}
+	if config.Console == nil {
+		config.Console = io.Discard
+	}
+	if config.Log == nil {
+		config.Log = slog.New(slog.DiscardHandler)
+	}
+	return config
+}
+
+func launch(ctx context.Context, config GuestConfig) (_ *Guest, err error) {
+	if config.Workload == "" {
+		if config.Workload, err = BuildWorkload(ctx); err != nil {
+			return nil, err
+		}
+	}
+	dir, err := os.MkdirTemp("", prefix()+"guest-")
+	if err != nil {
+		return nil, err
+	}
+	guest := &Guest{
+		name: config.Name, dir: dir,
+		memory:  filepath.Join("/dev/shm", prefix()+config.Name+"-"+rand.Text()[:8]+".ram"),
+		console: &console{copy: config.Console},
+		exited:  make(chan struct{}),
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, guest.Close())
+		}
+	}()
+	if err := writeInitramfs(filepath.Join(dir, "initrd"), config); err != nil {
+		return nil, err
+	}
+	listener, err := net.Listen("unix", filepath.Join(dir, "control"))
+	if err != nil {
+		return nil, err
+	}
+	defer listener.Close()
+	if err := guest.startQEMU(config); err != nil {
+		return nil, err
+	}
+	return guest, guest.awaitAgent(ctx, listener, config.Log)
+}
+
+// startQEMU runs QEMU on an operating system thread of its own: the kernel
+// ties PR_SET_PDEATHSIG, which takes QEMU along should this process be killed,
+// to the thread that forked.
+func (g *Guest) startQEMU(config GuestConfig) error {
+	cmd := exec.Command(qemu, qemuArguments(config, g.dir, g.memory)...)
+	cmd.Stdout, cmd.Stderr = g.console, g.console
+	cmd.ExtraFiles = tapFiles(config.NICs)
+	// Its own process group: a Ctrl-C in the terminal is for us, who then close it.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	started := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := cmd.Start()
+		if err == nil {
+			g.kill = cmd.Process.Kill
+		}
+		started <- err
+		if err == nil {
+			g.exitErr = cmd.Wait()
+			close(g.exited)
+		}
+	}()
+	return <-started
+}
+
+// awaitAgent takes QEMU's connection for the second serial port, and then the
+// agent's first message.
+func (g *Guest) awaitAgent(ctx context.Context, listener net.Listener, log *slog.Logger) error {
+	stop := context.AfterFunc(ctx, func() { listener.Close() })
+	defer stop()
+	conn, err := acceptOrExit(listener, g.exited)
+	if err != nil {
+		return g.bootError(ctx, err)
+	}
+	g.channel = newChannel(conn, log.With("guest", g.name))
+	select {
+	case <-g.channel.hello:
+	case <-g.channel.ended:
+	case <-ctx.Done():
+	}
+	switch hello, ok := g.channel.greeting(); {
+	case !ok:
+		return g.bootError(ctx, errors.New("its agent never answered"))
+	case hello.Error != "":
+		return fmt.Errorf("its set-up failed: %s", hello.Error)
+	}
+	return nil
+}
+
+func acceptOrExit(listener net.Listener, exited <-chan struct{}) (net.Conn, error) {
+	done := make(chan struct{})
+	defer close(done)
+	go func() {
+		select {
+		case <-exited:
+			listener.Close()
+		case <-done:
+		}
+	}()
+	return listener.Accept()
+}
+
+func (g *Guest) bootError(ctx context.Context, err error) error {
+	select {
+	case <-g.exited:
+		err = fmt.Errorf("QEMU ended: %w", errors.Join(g.exitErr, err))
+	default:
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+	}
+	return fmt.Errorf("%w; the end of its console:\n%s", err, tail(g.Console(), 2000))
+}
+
+func tail(text string, limit int) string {
+	if len(text) > limit {
+		return text[len(text)-limit:]
+	}
+	return text
+}
+
+// Name returns the guest's name.
+func (g *Guest) Name() string { return g.name }
+
+// MemoryFile returns the path of the file that is the guest's RAM, shared:
+// what is read there is the guest's memory as it is now, and what is written
+// changes it. Close removes it.
+func (g *Guest) MemoryFile() string { return g.memory }
+
+// Console returns what the guest has said on its console so far, at most the
+// last 256 KiB: kernel messages, and the standard error of what it runs.
+func (g *Guest) Console() string { return g.console.String() }
+
+// Close kills the guest's QEMU, waits for it and removes its files. It may be
+// called more than once.
+func (g *Guest) Close() (err error) {
+	g.closing.Do(func() {
+		if g.kill != nil {
+			if killErr := g.kill(); killErr != nil && !errors.Is(killErr, os.ErrProcessDone) {
+				err = fmt.Errorf("cannot kill guest %s: %w", g.name, killErr)
+			}
+			<-g.exited
+		}
+		if g.channel != nil {
+			g.channel.close()
+		}
+		if removeErr := os.Remove(g.memory); removeErr != nil && !errors.Is(removeErr, os.ErrNotExist) {
+			err = errors.Join(err, removeErr)
+		}
+		err = errors.Join(err, os.RemoveAll(g.dir))
+	})
+	return err
+}
+
+// Run runs a command line in the guest's shell (busybox) and returns its
+// standard output and exit status; its standard error goes to the console. An
+// error means that this could not be found out, never that the command
+// failed. Output over 512 KiB is cut and reported as ErrTruncated. Commands
+// left in the background must not keep the standard output open. When the
+// context ends, the command is killed.
+func (g *Guest) Run(ctx context.Context, command string) (stdout string, exit int, err error) {
+	process, err := g.channel.request(control.Request{Op: control.Run, Args: []string{"/bin/sh", "-c", command}})
+	if err == nil {
+		_, err = process.Wait(ctx)
+	}
+	if err != nil {
+		if process != nil {
+			_ = process.Signal(syscall.SIGKILL)
+		}
+		return "", 0, fmt.Errorf("cannot run %q in guest %s: %w", command, g.name, err)
+	}
+	reply := process.reply()
+	if reply.Truncated {
+		return string(reply.Output), reply.Exit, fmt.Errorf("%q in guest %s: %w", command, g.name, ErrTruncated)
+	}
+	return string(reply.Output), reply.Exit, nil
+}
+
+// ErrTruncated says that a command wrote more than Run returns.
+var ErrTruncated = errors.New("output was cut")
+
+// Start starts the workload program in the guest as a process called name (its
+// comm and the path /usr/bin/name of its executable), and returns when it has a
+// pid. The arguments choose what it does, for instance "connect",
+// "192.0.2.1:80".
+func (g *Guest) Start(ctx context.Context, name string, args ...string) (*Process, error) {
+	process, err := g.channel.request(control.Request{Op: control.Start, Name: name, Args: args})
+	if err == nil {
+		err = process.awaitStart(ctx)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cannot start %s %q in guest %s: %w", name, args, g.name, err)
+	}
+	return process, nil
+}

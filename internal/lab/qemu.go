@@ -1,0 +1,115 @@
+package lab
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+const qemu = "qemu-system-x86_64"
+
+// GuestSupport says what is missing to run guests here, nil if nothing is.
+// kernel is GuestConfig.Kernel.
+func GuestSupport(kernel string) error {
+	if kernel == "" {
+		kernel = DefaultKernel()
+	}
+	var errs []error
+	for _, program := range []string{qemu, "busybox"} {
+		if _, err := exec.LookPath(program); err != nil {
+			errs = append(errs, fmt.Errorf("%s is not installed", program))
+		}
+	}
+	if _, err := os.Stat(filepath.Join(kernel, "vmlinuz")); err != nil {
+		errs = append(errs, fmt.Errorf("there is no guest kernel in %s", kernel))
+	}
+	if len(errs) == 0 {
+		return nil
+	}
+	return fmt.Errorf("cannot run QEMU guests: %w (scripts/install-deps.sh gets what is missing)", errors.Join(errs...))
+}
+
+// Acceleration returns the accelerator that guests run with, kvm or tcg. The
+// environment variable VMGATE_ACCEL overrides it.
+func Acceleration() string {
+	if chosen := os.Getenv("VMGATE_ACCEL"); chosen != "" {
+		return chosen
+	}
+	if hasKVM() {
+		return "kvm"
+	}
+	return "tcg"
+}
+
+// hasKVM asks more than whether /dev/kvm can be opened: there are machines
+// where it makes virtual machines and then never runs them, because the
+// processor has no virtualisation extension.
+func hasKVM() bool {
+	cpu, err := os.ReadFile("/proc/cpuinfo")
+	if err != nil || !(bytes.Contains(cpu, []byte(" vmx ")) || bytes.Contains(cpu, []byte(" svm "))) {
+		return false
+	}
+	kvm, err := os.OpenFile("/dev/kvm", os.O_RDWR, 0)
+	if err != nil {
+		return false
+	}
+	defer kvm.Close()
+	const getAPIVersion, createVM = 0xae00, 0xae01 // linux/kvm.h
+	if version, err := unix.IoctlRetInt(int(kvm.Fd()), getAPIVersion); err != nil || version != 12 {
+		return false
+	}
+	vm, err := unix.IoctlRetInt(int(kvm.Fd()), createVM)
+	if err != nil {
+		return false
+	}
+	unix.Close(vm)
+	return true
+}
+
+// qemuArguments builds the command line. The tap files follow the three
+// standard ones in the order of tapFiles.
+func qemuArguments(config GuestConfig, dir, memory string) []string {
+	accel, cpu := Acceleration(), "qemu64"
+	if accel == "kvm" {
+		cpu = "host"
+	}
+	args := []string{
+		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
+		"-name", config.Name,
+		"-accel", accel, "-cpu", cpu, "-smp", fmt.Sprint(config.CPUs),
+		"-machine", "q35,memory-backend=ram,vmport=off",
+		"-m", fmt.Sprintf("%dM", config.MemoryMiB),
+		"-object", fmt.Sprintf("memory-backend-file,id=ram,size=%dM,mem-path=%s,share=on", config.MemoryMiB, memory),
+		"-kernel", filepath.Join(config.Kernel, "vmlinuz"),
+		"-initrd", filepath.Join(dir, "initrd"),
+		"-append", "console=ttyS0 quiet panic=-1 rdinit=/init mitigations=off tsc=reliable no_timer_check init_on_alloc=0 edd=off " + config.Append,
+		"-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console",
+		"-chardev", "socket,id=control,path=" + filepath.Join(dir, "control"), "-serial", "chardev:control",
+	}
+	fd := 3
+	for i, nic := range config.NICs {
+		device := fmt.Sprintf("virtio-net-pci,romfile=,mac=%s", nic.MAC)
+		if nic.Tap != nil {
+			args = append(args, "-netdev", fmt.Sprintf("tap,id=net%d,fd=%d,vhost=off", i, fd))
+			device += fmt.Sprintf(",netdev=net%d", i)
+			fd++
+		}
+		args = append(args, "-device", device)
+	}
+	return args
+}
+
+func tapFiles(nics []NIC) []*os.File {
+	var files []*os.File
+	for _, nic := range nics {
+		if nic.Tap != nil {
+			files = append(files, nic.Tap)
+		}
+	}
+	return files
+}

@@ -1,0 +1,78 @@
+// Package metrics offers the gateway's state to Prometheus. Times are measured by
+// calls; everything else is read from its source when Prometheus asks, so that
+// nothing is counted twice and nothing goes stale.
+package metrics
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/vmgate/vmgate/internal/punt"
+)
+
+// PacketCount is one counter of the data plane.
+type PacketCount struct {
+	Segment string // name; ids-in or ids-out for the IDS ports
+	Verdict string // what happened to the packets: forward, check, drop, punt, …
+	Reason  string // the counter's name
+	Packets uint64
+	Bytes   uint64
+}
+
+// MapUse says how full a map is.
+type MapUse struct {
+	Name     string
+	Entries  int
+	Capacity int
+}
+
+// Sources are asked at each scrape, from any goroutine and also at once; nil ones
+// are left out. A segment, verdict and reason, or a map name, must come once.
+type Sources struct {
+	Packets    func() []PacketCount
+	Punt       func() punt.Stats
+	Maps       func() []MapUse
+	IDSUp      func() bool
+	EventsLost func() uint64 // events that did not reach the event log
+}
+
+// Metrics takes the measurements of decisions.
+type Metrics struct {
+	decisions     *prometheus.HistogramVec
+	introspection *prometheus.HistogramVec
+}
+
+// New registers all metrics with registry. It fails if the registry has them already.
+func New(registry prometheus.Registerer, sources Sources) (*Metrics, error) {
+	m := &Metrics{
+		decisions: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "vmgate_decision_seconds",
+			Help:    "Time from reading a held packet to its release or drop.",
+			Buckets: prometheus.ExponentialBuckets(50e-6, 2, 16), // 50 µs to 1.6 s
+		}, []string{"verdict"}),
+		introspection: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "vmgate_introspection_seconds",
+			Help:    "Time of one look-up of a port's owner in a VM's memory.",
+			Buckets: prometheus.ExponentialBuckets(10e-6, 2, 16), // 10 µs to 0.33 s
+		}, []string{"result"}),
+	}
+	for _, c := range []prometheus.Collector{m.decisions, m.introspection, sources} {
+		if err := registry.Register(c); err != nil {
+			return nil, fmt.Errorf("cannot register the metrics: %w", err)
+		}
+	}
+	return m, nil
+}
+
+// ObserveDecision counts a decision and the time that its first packet was held.
+func (m *Metrics) ObserveDecision(verdict string, held time.Duration) {
+	m.decisions.WithLabelValues(verdict).Observe(held.Seconds())
+}
+
+// ObserveIntrospection counts an owner look-up; result is its state: known, none
+// or unavailable.
+func (m *Metrics) ObserveIntrospection(result string, took time.Duration) {
+	m.introspection.WithLabelValues(result).Observe(took.Seconds())
+}

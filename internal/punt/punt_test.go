@@ -1,0 +1,446 @@
+package punt
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/gopacket"
+	"github.com/google/gopacket/layers"
+)
+
+const (
+	soon  = 5 * time.Second        // what must happen happens within
+	quiet = 200 * time.Millisecond // what must not happen has not happened after
+)
+
+// holding opens the queues, runs them, and hands the packets of interest to the
+// test; others (the hosts' multicast reports) are dropped.
+func (l *lab) holding(match func(*Packet) bool) (*Queues, <-chan *Packet) {
+	l.t.Helper()
+	q, err := Open(l.config())
+	check(l.t, err)
+	l.t.Cleanup(func() { check(l.t, q.Close()) })
+	held, _ := l.run(q, match)
+	return q, held
+}
+
+// run runs the queues until the test ends or stop is called, which waits.
+func (l *lab) run(q *Queues, match func(*Packet) bool) (held chan *Packet, stop func()) {
+	held = make(chan *Packet, 1024)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() {
+		done <- q.Run(ctx, func(p *Packet) {
+			if !match(p) {
+				_ = p.Drop()
+				return
+			}
+			held <- p
+		})
+	}()
+	stopped := false
+	stop = func() {
+		cancel()
+		if stopped {
+			return
+		}
+		stopped = true
+		if err := <-done; err != nil {
+			l.t.Errorf("Run: %v", err)
+		}
+	}
+	l.t.Cleanup(stop)
+	return held, stop
+}
+
+func toPort(port uint16) func(*Packet) bool {
+	return func(p *Packet) bool { return p.Dst.Port() == port }
+}
+
+func (l *lab) next(held <-chan *Packet) *Packet {
+	l.t.Helper()
+	select {
+	case p := <-held:
+		return p
+	case <-time.After(soon):
+		l.t.Fatal("no packet was held")
+		return nil
+	}
+}
+
+// settled waits until nothing is held and returns the counters, which must add up.
+func (l *lab) settled(q *Queues) Stats {
+	l.t.Helper()
+	for deadline := time.Now().Add(soon); ; time.Sleep(time.Millisecond) {
+		s := q.Stats()
+		if s.Depth == 0 && s.Received == s.Released+s.Dropped+s.Malformed {
+			return s
+		}
+		if time.Now().After(deadline) {
+			l.t.Fatalf("the counters do not add up: %+v", s)
+		}
+	}
+}
+
+func TestRelease_HeldSYNConnectsAndBearsTheMark(t *testing.T) {
+	l := newLab(t)
+	l.guardEgress(markForward) // only what bears this mark arrives
+	_, held := l.holding(func(p *Packet) bool { return p.Proto == 6 })
+	l.markAtIngress(markPunt)
+	for _, addrs := range [][2]netip.Addr{{l.a.v4, l.b.v4}, {l.a.v6, l.b.v6}} {
+		t.Run(addrs[0].String(), func(t *testing.T) {
+			var listener net.Listener
+			check(t, l.b.do(func() (err error) {
+				listener, err = net.Listen("tcp", netip.AddrPortFrom(addrs[1], 8080).String())
+				return err
+			}))
+			defer listener.Close()
+			connected := make(chan error, 1)
+			go func() {
+				connected <- l.a.do(func() error {
+					conn, err := net.DialTimeout("tcp", listener.Addr().String(), soon)
+					if err != nil {
+						return err
+					}
+					return conn.Close()
+				})
+			}()
+			syn := l.next(held)
+			if syn.TCPFlags != 2 || syn.Src.Addr() != addrs[0] || syn.Dst != netip.AddrPortFrom(addrs[1], 8080) ||
+				syn.VLAN != 0 || syn.Len < 40 || time.Since(syn.Received) > soon {
+				t.Errorf("held %+v, want the SYN from %v to %v", syn, addrs[0], addrs[1])
+			}
+			select {
+			case err := <-connected:
+				t.Fatalf("connected (%v) while the SYN was held", err)
+			case <-time.After(quiet):
+			}
+			check(t, syn.Release(markForward))
+			for {
+				select {
+				case err := <-connected:
+					check(t, err)
+					return
+				case p := <-held: // the rest of the handshake
+					check(t, p.Release(markForward))
+				}
+			}
+		})
+	}
+}
+
+func TestRelease_OnlyTheFirstWordCounts(t *testing.T) {
+	l := newLab(t)
+	q, held := l.holding(toPort(53))
+	l.markAtIngress(markPunt)
+	from, to := l.raw(l.a), l.raw(l.b)
+	from.send(udp4(l.a, l.b, 1000, 53, []byte("one")))
+	p := l.next(held)
+	check(t, p.Release(markForward))
+	check(t, p.Release(markForward))
+	check(t, p.Drop())
+	if f, _ := to.recv(soon, isUDP(53)); f == nil {
+		t.Error("the released packet did not arrive")
+	}
+	if s := l.settled(q); s.Released != 1 {
+		t.Errorf("counted %+v, want one release", s)
+	}
+}
+
+func TestDrop_EndsThePacket(t *testing.T) {
+	l := newLab(t)
+	q, held := l.holding(toPort(53))
+	l.markAtIngress(markPunt)
+	from, to := l.raw(l.a), l.raw(l.b)
+	from.send(udp4(l.a, l.b, 1000, 53, []byte("one")))
+	check(t, l.next(held).Drop())
+	if f, _ := to.recv(quiet, isUDP(53)); f != nil {
+		t.Error("the dropped packet arrived")
+	}
+	if s := l.settled(q); s.Dropped == 0 || s.Released != 0 {
+		t.Errorf("counted %+v, want a drop", s)
+	}
+}
+
+func TestRelease_KeepsTheOrder(t *testing.T) {
+	l := newLab(t)
+	_, held := l.holding(toPort(53))
+	l.markAtIngress(markPunt)
+	from, to := l.raw(l.a), l.raw(l.b)
+	const n = 200
+	for i := range n {
+		from.send(udp4(l.a, l.b, 1000, 53, binary.BigEndian.AppendUint16(nil, uint16(i))))
+	}
+	var packets []*Packet
+	for range n {
+		packets = append(packets, l.next(held))
+	}
+	for _, p := range packets {
+		check(t, p.Release(markForward))
+	}
+	for i := range n {
+		f, _ := to.recv(soon, isUDP(53))
+		if f == nil {
+			t.Fatalf("packet %d did not arrive", i)
+		}
+		if got := binary.BigEndian.Uint16(udpPayload(f, 53)); got != uint16(i) {
+			t.Fatalf("packet %d arrived in the place of %d", got, i)
+		}
+	}
+}
+
+func TestHold_TaggedFrameKeepsItsTag(t *testing.T) {
+	l := newLab(t)
+	_, held := l.holding(toPort(53))
+	l.markAtIngress(markPunt | 77)
+	from, to := l.raw(l.a), l.raw(l.b)
+	from.send(tagged(udp4(l.a, l.b, 1000, 53, []byte("tagged")), 77))
+	p := l.next(held)
+	if p.VLAN != 77 || p.Src != netip.AddrPortFrom(l.a.v4, 1000) {
+		t.Errorf("held %+v, want VLAN 77 from %v", p, l.a.v4)
+	}
+	if f, _ := to.recv(quiet, isUDP(53)); f != nil {
+		t.Fatal("the tagged frame passed while it was held")
+	}
+	check(t, p.Release(markForward))
+	f, vlan := to.recv(soon, isUDP(53))
+	if f == nil || vlan != 77 {
+		t.Errorf("arrived %x with VLAN %d, want VLAN 77", f, vlan)
+	}
+}
+
+// fragmented splits an Ethernet frame's IPv4 payload after cut bytes.
+func fragmented(l *lab, id uint16, cut int, datagram []byte) [2][]byte {
+	head := ipv4(l.a.v4, l.b.v4, layers.IPProtocolUDP)
+	head.Id, head.Flags = id, layers.IPv4MoreFragments
+	tail := ipv4(l.a.v4, l.b.v4, layers.IPProtocolUDP)
+	tail.Id, tail.FragOffset = id, uint16(cut/8)
+	eth := ethernet(l.a, l.b, layers.EthernetTypeIPv4)
+	return [2][]byte{
+		frame(eth, head, gopacket.Payload(datagram[:cut])),
+		frame(eth, tail, gopacket.Payload(datagram[cut:])),
+	}
+}
+
+func TestHold_FragmentsAreOfTheirHeadsFlow(t *testing.T) {
+	l := newLab(t)
+	q, held := l.holding(toPort(53))
+	l.markAtIngress(markPunt)
+	from, to := l.raw(l.a), l.raw(l.b)
+	datagram := udp4(l.a, l.b, 1000, 53, []byte(strings.Repeat("x", 160)))[14+20:]
+	pair := fragmented(l, 7, 88, datagram)
+	from.send(pair[0])
+	from.send(pair[1])
+	for i := range 2 {
+		p := l.next(held)
+		if p.Src.Port() != 1000 || p.Proto != 17 {
+			t.Errorf("fragment %d is held as of %+v, want the head's ports", i, p)
+		}
+		check(t, p.Release(markForward))
+	}
+	for i := range pair {
+		got, _ := to.recv(soon, func(f []byte) bool { return len(f) > 20 && f[12] == 8 && f[13] == 0 })
+		if string(got) != string(pair[i]) {
+			t.Errorf("fragment %d arrived as %x, want unchanged %x", i, got, pair[i])
+		}
+	}
+
+	before := q.Stats().Malformed
+	from.send(fragmented(l, 8, 88, datagram)[1]) // without its head
+	for deadline := time.Now().Add(soon); q.Stats().Malformed == before; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("a fragment without its head was not counted as malformed")
+		}
+	}
+}
+
+func TestUnmarkedTraffic_IsNotTouched(t *testing.T) {
+	l := newLab(t)
+	q, _ := l.holding(func(*Packet) bool { return true })
+	l.markAtIngress(0x12345678)
+	from, to := l.raw(l.a), l.raw(l.b)
+	from.send(udp4(l.a, l.b, 1000, 53, []byte("hello")))
+	if f, _ := to.recv(soon, isUDP(53)); f == nil {
+		t.Error("a packet without the punt mark did not pass")
+	}
+	if s := q.Stats(); s.Received != 0 {
+		t.Errorf("counted %+v, want nothing held", s)
+	}
+}
+
+func TestStop_FailsClosedUntilTheRulesAreRemoved(t *testing.T) {
+	l := newLab(t)
+	q, err := Open(l.config())
+	check(t, err)
+	held, stop := l.run(q, toPort(53))
+	l.markAtIngress(markPunt)
+	from, to := l.raw(l.a), l.raw(l.b)
+	send := func(text string) { from.send(udp4(l.a, l.b, 1000, 53, []byte(text))) }
+
+	send("held")
+	p := l.next(held)
+	stop()
+	send("no reader")
+	if err := p.Release(markForward); !errors.Is(err, ErrClosed) {
+		t.Errorf("Release after the queue's end = %v, want ErrClosed", err)
+	}
+	if f, _ := to.recv(quiet, isUDP(53)); f != nil {
+		t.Fatalf("%q passed without a reader", udpPayload(f, 53))
+	}
+	if n := len(l.tables()); n != 2 {
+		t.Errorf("%d tables while closed, want 2", n)
+	}
+	check(t, q.Close())
+	check(t, q.Close())
+	if left := l.tables(); len(left) != 0 {
+		t.Errorf("Close left the tables %v", left)
+	}
+	send("no rules")
+	if f, _ := to.recv(soon, isUDP(53)); f == nil || string(udpPayload(f, 53)) != "no rules" {
+		t.Errorf("without rules %q arrived", udpPayload(f, 53))
+	}
+}
+
+// A killed daemon leaves its rules behind: the next one takes them over while
+// traffic runs, and nothing passes meanwhile.
+func TestOpen_TakesOverUnderTraffic(t *testing.T) {
+	l := newLab(t)
+	first, err := Open(l.config())
+	check(t, err)
+	defer first.Close()
+	_, stop := l.run(first, toPort(53))
+	l.markAtIngress(markPunt)
+	from, to := l.raw(l.a), l.raw(l.b)
+	stop() // as the kernel does with a killed daemon: queues gone, rules there
+
+	sending, done := make(chan struct{}), make(chan struct{})
+	f := udp4(l.a, l.b, 1000, 53, []byte("flood"))
+	go func() {
+		defer close(done)
+		for {
+			select {
+			case <-sending:
+				return
+			default:
+				from.send(f)
+			}
+		}
+	}()
+	for range 5 {
+		q, err := Open(l.config())
+		if err != nil {
+			t.Errorf("Open under traffic: %v", err)
+			break
+		}
+		held, stop := l.run(q, toPort(53))
+		l.next(held)
+		go func() { // Run must not be blocked by a full channel
+			for range held {
+			}
+		}()
+		stop()
+		close(held)
+	}
+	close(sending)
+	<-done
+	if f, _ := to.recv(quiet, isUDP(53)); f != nil {
+		t.Error("a punted packet passed during a restart")
+	}
+	if n := len(l.tables()); n != 2 {
+		t.Errorf("%d tables after restarts, want 2", n)
+	}
+}
+
+func TestOpen_NamesWhoHoldsTheQueue(t *testing.T) {
+	l := newLab(t)
+	first, err := Open(l.config())
+	check(t, err)
+	defer first.Close()
+	cfg := l.config()
+	cfg.Table, cfg.Base = "vmgate-test-2", cfg.Base-1
+	second, err := Open(cfg)
+	if err == nil {
+		_ = second.Close()
+		t.Fatal("a queue was bound twice")
+	}
+	for _, want := range []string{"queue 5820", fmt.Sprintf("process %d (punt.test)", os.Getpid()), "queue-base"} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("error %q does not say %q", err, want)
+		}
+	}
+	tables, err := l.nft.ListTables()
+	check(t, err)
+	for _, table := range tables {
+		if table.Name == "vmgate-test-2" {
+			t.Error("the failed Open left a table")
+		}
+	}
+}
+
+func TestOpen_RefusesImpossibleQueues(t *testing.T) {
+	for _, cfg := range []Config{
+		{Base: 5820, Queues: 0, Mark: markPunt, MarkMask: markPuntMask},
+		{Base: 65535, Queues: 2, Mark: markPunt, MarkMask: markPuntMask},
+		{Base: -1, Queues: 1, Mark: markPunt, MarkMask: markPuntMask},
+		{Base: 1, Queues: 1, Mark: markPunt},
+		{Base: 1, Queues: 1, Mark: markPunt, MarkMask: 0xf},
+	} {
+		if q, err := Open(cfg); err == nil {
+			_ = q.Close()
+			t.Errorf("Open(%+v) succeeded", cfg)
+		}
+	}
+}
+
+// The numbers are reported, not asserted: the machine may be busy. That every
+// packet is accounted for is asserted.
+func TestFlood_EveryPacketIsAccountedFor(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes a second at full speed")
+	}
+	l := newLab(t)
+	q, err := Open(l.config())
+	check(t, err)
+	defer func() { check(t, q.Close()) }()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- q.Run(ctx, func(p *Packet) { _ = p.Release(markForward) }) }()
+	defer func() { cancel(); check(t, <-done) }()
+
+	l.markAtIngress(markPunt)
+	from, to := l.raw(l.a), l.raw(l.b)
+	const rate, total = 20000, 20000
+	f := udp4(l.a, l.b, 1000, 53, []byte("flood"))
+	start := time.Now()
+	for i := range total {
+		if ahead := time.Duration(i)*time.Second/rate - time.Since(start); ahead > time.Millisecond {
+			time.Sleep(ahead)
+		}
+		from.send(f)
+	}
+	took := time.Since(start)
+	arrived := 0
+	for {
+		f, _ := to.recv(quiet, isUDP(53))
+		if f == nil {
+			break
+		}
+		arrived++
+	}
+	s := l.settled(q)
+	t.Logf("%d packets in %v: %d arrived, %+v", total, took, arrived, s)
+	if uint64(arrived) > s.Released || s.Received+s.QueueDropped+s.UserDropped < total || s.Refused != 0 {
+		t.Errorf("%d packets sent, %d arrived, counted %+v", total, arrived, s)
+	}
+	if s.QueueDropped+s.UserDropped == 0 && arrived < total {
+		t.Errorf("%d of %d packets arrived though none was counted as lost", arrived, total)
+	}
+}

@@ -1,0 +1,168 @@
+package loader
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/cilium/ebpf"
+	"github.com/vishvananda/netlink"
+)
+
+// attach brings one port into the wanted state and says how that went.
+func (d *Dataplane) attach(p Port) PortState {
+	st := PortState{Port: p}
+	dev, err := netlink.LinkByName(p.Device)
+	switch {
+	case isNotFound(err):
+		// Links of a device that is gone cling to their pins, and its index may be
+		// another's one day.
+		st.Err = errors.Join(ErrNoDevice, d.dropHooks(p.Device, nil), d.clearPort(p.ID))
+		return st
+	case err != nil:
+		st.Err = fmt.Errorf("cannot find device %s: %w", p.Device, err)
+		return st
+	}
+	st.Ifindex = dev.Attrs().Index
+	if st.Adopted, st.Err = d.attachDevice(p, dev); st.Err != nil {
+		st.Err = fmt.Errorf("cannot attach port %d: %w", p.ID, st.Err)
+		return st
+	}
+	st.Attached = true
+	d.log.Info("port attached", "device", p.Device, "port", p.ID, "ifindex", st.Ifindex, "adopted", st.Adopted)
+	return st
+}
+
+// attachDevice attaches all programs of a port to its device, or none: on an
+// error it takes back what it did. What an earlier daemon left stays; it filters.
+func (d *Dataplane) attachDevice(p Port, dev netlink.Link) (adopted bool, err error) {
+	progs, err := d.loadPrograms(p)
+	if err != nil {
+		return false, err
+	}
+	defer progs.Close()
+	if err := prepareDevice(dev, d.log); err != nil {
+		return false, err
+	}
+	var undo undoStack
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, undo.run())
+		}
+	}()
+	if err := d.dropForeignHooks(p, dev); err != nil {
+		return false, err
+	}
+	adopted = true
+	for _, h := range hooksOf(p.Kind) {
+		if h.attach == ebpf.AttachXDP {
+			// All that the kernel sends is filtered by now: the device may join its
+			// bridge, and become a place to send to.
+			if err := d.joinBridge(p, dev, &undo); err != nil {
+				return false, err
+			}
+			if err := d.fillPort(p, dev, &undo); err != nil {
+				return false, err
+			}
+		}
+		kept, err := d.attachHook(h, progs.Programs[h.program], dev, &undo)
+		if err != nil {
+			return false, explainAttach(h, dev, err)
+		}
+		adopted = adopted && kept
+	}
+	return adopted, nil
+}
+
+// attachHook adopts the hook's link on a device or makes it.
+func (d *Dataplane) attachHook(h hook, prog *ebpf.Program, dev netlink.Link, undo *undoStack) (adopted bool, err error) {
+	pin := d.pins.linkPath(dev.Attrs().Name, h.name)
+	if h.attach != ebpf.AttachXDP && d.useClsact {
+		if adopted, err = h.setFilter(prog, dev); err == nil && !adopted {
+			undo.push(func() error { return h.dropFilter(dev) })
+		}
+		return adopted, err
+	}
+	if adopted, err = h.adopt(prog, dev, pin); adopted || err != nil {
+		return adopted, err
+	}
+	if err = h.create(prog, dev, pin); err == nil {
+		undo.push(func() error { return dropPinned(pin) })
+	}
+	return false, err
+}
+
+// loadPrograms makes the port's own copy of its programs, which share all maps
+// with the copies of other ports.
+func (d *Dataplane) loadPrograms(p Port) (*ebpf.Collection, error) {
+	spec := d.spec.Copy()
+	hooks := hooksOf(p.Kind)
+	for name := range spec.Programs {
+		if !slices.ContainsFunc(hooks, func(h hook) bool { return h.program == name }) {
+			delete(spec.Programs, name)
+		}
+	}
+	port := wirePortConfig{Id: p.ID, Kind: uint32(p.Kind), Segment: p.Segment, Group: p.Group}
+	if err := spec.Variables["port"].Set(port); err != nil {
+		return nil, fmt.Errorf("cannot specialise the programs of %s: %w", p.Device, err)
+	}
+	progs, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: d.maps})
+	if err != nil {
+		return nil, fmt.Errorf("cannot load the programs of %s: %w", p.Device, err)
+	}
+	return progs, nil
+}
+
+// dropForeignHooks removes links that the device has from a port of another kind.
+func (d *Dataplane) dropForeignHooks(p Port, dev netlink.Link) error {
+	if p.Kind == PortVNIC {
+		return nil // its XDP link does not match and is made anew
+	}
+	return errors.Join(
+		d.dropHook(hookEgress, p.Device, dev),
+		d.dropHook(hookIngress, p.Device, dev),
+	)
+}
+
+// detach takes all that is ours off a device, which need not exist any more.
+func (d *Dataplane) detach(device string) error {
+	dev, err := netlink.LinkByName(device)
+	if err != nil && !isNotFound(err) {
+		return fmt.Errorf("cannot find device %s: %w", device, err)
+	}
+	if dev == nil || isNotFound(err) {
+		return d.dropHooks(device, nil)
+	}
+	// Out of the bridge first: between that and the end nothing passes.
+	return errors.Join(leaveBridge(dev, d.pins), d.dropHooks(device, dev))
+}
+
+// dropHooks removes the links of a device and, if dev is not nil, its filters.
+func (d *Dataplane) dropHooks(device string, dev netlink.Link) error {
+	return errors.Join(
+		d.dropHook(hookVNIC, device, dev), // the same pin as hookIDS
+		d.dropHook(hookIngress, device, dev),
+		d.dropHook(hookEgress, device, dev),
+	)
+}
+
+func (d *Dataplane) dropHook(h hook, device string, dev netlink.Link) error {
+	err := dropPinned(d.pins.linkPath(device, h.name))
+	if dev != nil && h.attach != ebpf.AttachXDP {
+		err = errors.Join(err, h.dropFilter(dev))
+	}
+	return err
+}
+
+// undoStack takes back steps, the last one first.
+type undoStack []func() error
+
+func (u *undoStack) push(f func() error) { *u = append(*u, f) }
+
+func (u *undoStack) run() error {
+	var errs []error
+	for _, f := range slices.Backward(*u) {
+		errs = append(errs, f())
+	}
+	return errors.Join(errs...)
+}

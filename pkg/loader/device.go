@@ -1,0 +1,151 @@
+package loader
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/safchain/ethtool"
+	"github.com/vishvananda/netlink"
+)
+
+// Offloads by their kernel names (net/ethtool/common.c).
+var (
+	// rxMerging merges received packets: XDP refuses it or would not see packets
+	// as they were sent.
+	rxMerging = []string{"rx-gro", "rx-gro-hw", "rx-gro-list", "rx-udp-gro-forwarding", "rx-lro"}
+	// rxVLAN takes tags out of the frame, so that XDP takes a tagged frame for an
+	// untagged one. VLAN filters would lose frames.
+	rxVLAN = []string{"rx-vlan-hw-parse", "rx-vlan-stag-hw-parse", "rx-vlan-filter", "rx-vlan-stag-filter"}
+	// txVLAN leaves tags beside the frame, for the next device to put in.
+	txVLAN = []string{"tx-vlan-hw-insert", "tx-vlan-stag-hw-insert"}
+	// txChecksum and txSegmentation leave unfinished packets to the next device.
+	txChecksum     = []string{"tx-checksum-ip-generic", "tx-checksum-ipv4", "tx-checksum-ipv6", "tx-checksum-sctp"}
+	txSegmentation = []string{"tx-tcp-segmentation", "tx-tcp6-segmentation", "tx-tcp-ecn-segmentation",
+		"tx-tcp-mangleid-segmentation", "tx-udp-segmentation", "tx-generic-segmentation", "tx-sctp-segmentation",
+		"tx-gso-partial", "tx-gso-list"}
+)
+
+// prepareDevice makes a device fit for the programs: every frame arrives as it
+// was sent, tags included, the host's own IPv6 keeps off it, and it is up.
+func prepareDevice(dev netlink.Link, log *slog.Logger) error {
+	name := dev.Attrs().Name
+	if err := offloadsOff(name, slices.Concat(rxMerging, rxVLAN, txVLAN)); err != nil {
+		return err
+	}
+	if err := peerTagsInFrame(dev, log); err != nil {
+		return err
+	}
+	if err := noIPv6(dev); err != nil {
+		return err
+	}
+	if err := netlink.SetPromiscOn(dev); err != nil {
+		return fmt.Errorf("cannot make %s promiscuous: %w", name, err)
+	}
+	return linkUp(dev)
+}
+
+func linkUp(dev netlink.Link) error {
+	if err := netlink.LinkSetUp(dev); err != nil {
+		return fmt.Errorf("cannot set %s up: %w", dev.Attrs().Name, err)
+	}
+	return nil
+}
+
+// offloadsOff turns the named offloads off and looks whether they are. Those
+// that the device does not have are off.
+func offloadsOff(device string, names []string) error {
+	// The offload ioctls: safchain/ethtool speaks them, with names and state bits.
+	e, err := ethtool.NewEthtool()
+	if err != nil {
+		return fmt.Errorf("cannot read the offloads of %s: %w", device, err)
+	}
+	defer e.Close()
+	on, err := activeOffloads(e, device, names)
+	if err != nil || len(on) == 0 {
+		return err
+	}
+	change := map[string]bool{}
+	for _, name := range on {
+		change[name] = false
+	}
+	changeErr := e.Change(device, change)
+	if on, err = activeOffloads(e, device, names); err != nil {
+		return err
+	}
+	if len(on) > 0 {
+		return errors.Join(fmt.Errorf("cannot use %s: its driver keeps %s on; turn it off on the host's side "+
+			"(virtio: guest_tso4=off,guest_tso6=off,guest_ufo=off,mrg_rxbuf=on), or use another device model",
+			device, strings.Join(on, ", ")), changeErr)
+	}
+	return nil
+}
+
+func activeOffloads(e *ethtool.Ethtool, device string, names []string) ([]string, error) {
+	features, err := e.FeaturesWithState(device)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the offloads of %s: %w", device, err)
+	}
+	var on []string
+	for _, name := range names {
+		if features[name].Active {
+			on = append(on, name)
+		}
+	}
+	return on, nil
+}
+
+// peerTagsInFrame makes a veth's peer put tags into the frame: a veth has no
+// receive offload of its own, it passes on what its peer left beside the frame.
+// A peer in another namespace is beyond reach.
+func peerTagsInFrame(dev netlink.Link, log *slog.Logger) error {
+	if dev.Type() != "veth" {
+		return nil
+	}
+	if peer := vethPeer(dev); peer != nil {
+		return offloadsOff(peer.Attrs().Name, txVLAN)
+	}
+	log.Debug("VLAN offload of the veth's other end cannot be seen from here: "+
+		"turn it off there (ethtool -K PEER txvlan off tx-vlan-stag-hw-insert off)", "device", dev.Attrs().Name)
+	return nil
+}
+
+// noIPv6 keeps the host from getting a link-local address and from sending
+// router solicitations on a device.
+func noIPv6(dev netlink.Link) error {
+	const addrGenNone = 1 // IN6_ADDR_GEN_MODE_NONE
+	name := dev.Attrs().Name
+	if _, err := os.Stat("/proc/sys/net/ipv6"); errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err := writeSysctl(filepath.Join("ipv6/conf", name, "disable_ipv6"), "1"); err != nil {
+		return err
+	}
+	if err := netlink.LinkSetIP6AddrGenMode(dev, addrGenNone); err != nil {
+		return fmt.Errorf("cannot turn IPv6 address generation off on %s: %w", name, err)
+	}
+	return nil
+}
+
+// writeSysctl writes a setting below /proc/sys/net, which shows the network
+// namespace of the calling thread.
+func writeSysctl(path, value string) error {
+	path = filepath.Join("/proc/sys/net", path)
+	old, err := os.ReadFile(path)
+	if err == nil && strings.TrimSpace(string(old)) == value {
+		return nil
+	}
+	if err := os.WriteFile(path, []byte(value), 0); err != nil {
+		return fmt.Errorf("cannot set %s to %s: %w", path, value, err)
+	}
+	return nil
+}
+
+func isNotFound(err error) bool {
+	var notFound netlink.LinkNotFoundError
+	return errors.As(err, &notFound)
+}

@@ -1,0 +1,58 @@
+package loader
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/cilium/ebpf"
+	"github.com/vishvananda/netlink"
+
+	"github.com/vmgate/vmgate/bpf"
+)
+
+// fillPort tells the programs of all ports where this one is.
+func (d *Dataplane) fillPort(p Port, dev netlink.Link, undo *undoStack) error {
+	index := uint32(dev.Attrs().Index)
+	entry := wirePort{Ifindex: index, Flags: flag(p.HasRouter, bpf.VmgatePortFlagPORT_HAS_ROUTER) | flag(p.Reflect, bpf.VmgatePortFlagPORT_REFLECT)}
+	putCstr(entry.Name[:], p.Device)
+	var old wirePort
+	if err := d.maps["ports"].Lookup(p.ID, &old); err != nil {
+		return fmt.Errorf("cannot read entry %d of map ports: %w", p.ID, err)
+	}
+	if old.Ifindex != index {
+		undo.push(func() error { return d.clearPort(p.ID) })
+	}
+	if err := d.maps["ports"].Put(p.ID, &entry); err != nil {
+		return fmt.Errorf("cannot write entry %d of map ports: %w", p.ID, err)
+	}
+	// The kernel drops the entry by itself when the device goes.
+	if err := d.maps["tx_ports"].Put(p.ID, index); err != nil {
+		return fmt.Errorf("cannot make port %d a target of redirects: %w", p.ID, err)
+	}
+	return nil
+}
+
+// clearPort makes the programs forget a port.
+func (d *Dataplane) clearPort(id uint32) error {
+	txErr := d.maps["tx_ports"].Delete(id)
+	if errors.Is(txErr, ebpf.ErrKeyNotExist) {
+		txErr = nil
+	}
+	if err := errors.Join(txErr, d.maps["ports"].Put(id, &wirePort{})); err != nil {
+		return fmt.Errorf("cannot clear port %d: %w", id, err)
+	}
+	return nil
+}
+
+// filledPorts returns the device names in the ports map by port id: what this
+// daemon or an earlier one had attached.
+func filledPorts(m *ebpf.Map) (map[uint32]string, error) {
+	filled := map[uint32]string{}
+	all := entries(m, "ports", identity[uint32], identity[wirePort])
+	for id, p := range all.All() {
+		if p != (wirePort{}) {
+			filled[id] = cstr(p.Name[:])
+		}
+	}
+	return filled, all.Err()
+}

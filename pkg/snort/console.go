@@ -1,0 +1,85 @@
+package snort
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+)
+
+// maxComplaints bounds what is kept of a failing engine's messages.
+const maxComplaints = 64
+
+// console takes what the engine prints: into the daemon's log, into the reason
+// of its end, and as the sign that it is ready. It is written to from one
+// goroutine.
+type console struct {
+	lines splitter
+	drv   driver
+	log   *slog.Logger
+	ready chan struct{} // receives once
+
+	isReady bool
+
+	mu         sync.Mutex   // a grandchild may still print when the reason is asked for
+	complaints bytes.Buffer // the engine's own lines that are warnings or worse
+	kept       int
+}
+
+func newConsole(drv driver, log *slog.Logger) *console {
+	c := &console{drv: drv, log: log, ready: make(chan struct{}, 1)}
+	c.lines = splitter{line: c.print, overlong: func() {}}
+	return c
+}
+
+func (c *console) print(line []byte) {
+	m := c.drv.message(line)
+	if m.text == "" {
+		return
+	}
+	// An engine's information is the daemon's detail.
+	level := m.level
+	if level == slog.LevelInfo {
+		level = slog.LevelDebug
+	}
+	c.log.Log(context.Background(), level, "IDS engine says", "message", m.text)
+	if m.level >= slog.LevelWarn {
+		c.keep(line)
+	}
+	if !c.isReady && c.drv.ready(m) {
+		c.isReady = true
+		c.forget() // what was said before was no obstacle
+		c.ready <- struct{}{}
+	}
+}
+
+func (c *console) keep(line []byte) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.kept < maxComplaints {
+		c.kept++
+		c.complaints.Write(line)
+		c.complaints.WriteByte('\n')
+	}
+}
+
+func (c *console) forget() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.kept = 0
+	c.complaints.Reset()
+}
+
+// explain adds to the end of the engine what it complained about.
+func (c *console) explain(end error) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.kept == 0 {
+		return end
+	}
+	return fmt.Errorf("%w: %w", end, condense(c.drv, c.complaints.String(), end))
+}
+
+// Write never fails.
+func (c *console) Write(p []byte) (int, error) { return c.lines.Write(p) }

@@ -1,0 +1,216 @@
+package snort
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	// Its randomised growth is what a restart loop needs; nothing to write anew.
+	"github.com/cenkalti/backoff/v5"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// startLimit bounds a start: 25 s were seen with 24,800 rules.
+	startLimit = 5 * time.Minute
+	// steady is how long an engine must have been up for its end to count as the
+	// first again.
+	steady = time.Minute
+	// firstPause and longestPause bound the time between two starts.
+	firstPause   = 200 * time.Millisecond
+	longestPause = 30 * time.Second
+
+	lockFile = "engine.lock"
+)
+
+// Run starts the engine, watches over it and starts it again whenever it ends,
+// until ctx does; then it stops the engine and removes what it made. It returns
+// an error only where another start would not help.
+//
+// onState is called from Run's own goroutine at every change of phase; onAlert
+// from one other goroutine, in the order of the engine's lines. While onAlert
+// takes its time a bounded number of alerts waits and the rest is counted as
+// lost: the engine and its packets never wait. When Run returns, every alert
+// that was not lost has been handed over.
+func (e *Engine) Run(ctx context.Context, onState func(State), onAlert func(Alert)) (err error) {
+	release, err := e.claim()
+	if err != nil {
+		return fmt.Errorf("cannot run the IDS engine: %w", err)
+	}
+	defer release()
+
+	queue := make(chan Alert, queueLength)
+	src, err := e.drv.listen(e.cfg.Dir, &splitter{
+		line:     func(line []byte) { e.accept(line, queue) },
+		overlong: e.overlong,
+	})
+	if err != nil {
+		return fmt.Errorf("cannot run the IDS engine: %w", err)
+	}
+	delivered := make(chan struct{})
+	go func() {
+		defer close(delivered)
+		for a := range queue {
+			onAlert(a)
+		}
+	}()
+
+	// The source outlives the engine, to read its last words.
+	read, readCtx := errgroup.WithContext(context.Background())
+	sourceCtx, stopSource := context.WithCancel(readCtx)
+	read.Go(func() error { return src.serve(sourceCtx) })
+	runCtx, stopRun := context.WithCancel(ctx)
+	unlink := context.AfterFunc(readCtx, stopRun) // without alerts it runs blind
+	e.supervise(runCtx, onState)
+	unlink()
+	stopRun()
+	stopSource()
+	err = read.Wait()
+	close(queue)
+	<-delivered
+	return err
+}
+
+// claim takes the directory: makes it, keeps other daemons out of it, ends what
+// a killed one left running, and empties it. Release gives it back, empty.
+func (e *Engine) claim() (release func(), err error) {
+	dir := e.cfg.Dir
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("cannot make its directory: %w", err)
+	}
+	lock, err := os.OpenFile(filepath.Join(dir, lockFile), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("cannot lock its directory: %w", err)
+	}
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		lock.Close()
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, fmt.Errorf("%s is in use by another daemon", dir)
+		}
+		return nil, fmt.Errorf("cannot lock %s: %w", dir, err)
+	}
+	pid, err := endPrevious(dir)
+	if err != nil {
+		lock.Close()
+		return nil, err
+	}
+	if pid != 0 {
+		e.cfg.Log.Warn("ended the engine that an earlier daemon left behind", "pid", pid)
+	}
+	removeFiles(dir, append(e.drv.files(), pidFile, "check-*"))
+	return func() {
+		removeFiles(dir, append(e.drv.files(), pidFile, lockFile))
+		lock.Close()
+		_ = os.Remove(dir) // kept if someone else put something there
+	}, nil
+}
+
+// supervise runs one engine after the other until ctx ends.
+func (e *Engine) supervise(ctx context.Context, onState func(State)) {
+	pause := backoff.NewExponentialBackOff()
+	pause.InitialInterval, pause.MaxInterval = firstPause, longestPause
+	for {
+		up, err := e.instance(ctx, onState)
+		if ctx.Err() != nil {
+			e.enter(PhaseDown, nil, "stopped", onState)
+			return
+		}
+		if up >= steady {
+			pause.Reset()
+		}
+		wait := pause.NextBackOff()
+		e.enter(PhaseDown, nil, err.Error(), onState)
+		e.cfg.Log.Error("IDS engine is down", "error", err, "again_in", wait)
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(wait):
+		}
+		e.mu.Lock()
+		e.state.Restarts++
+		e.mu.Unlock()
+	}
+}
+
+// instance runs one engine from its start to its end, and says how long it was
+// up and why it ended.
+func (e *Engine) instance(ctx context.Context, onState func(State)) (up time.Duration, err error) {
+	e.enter(PhaseStarting, nil, "", onState)
+	pair, err := findDevices(e.cfg.NetNS, e.cfg.In, e.cfg.Out)
+	if err != nil {
+		return 0, err
+	}
+	if err := e.drv.configure(e.cfg, max(e.cfg.MTU, pair.mtu)+headerRoom, e.cfg.Dir, false); err != nil {
+		return 0, err
+	}
+	removeFiles(e.cfg.Dir, e.drv.leftovers())
+	said := newConsole(e.drv, e.cfg.Log)
+	p, err := start(e.cfg.NetNS, e.binary, e.drv.runArgs(e.cfg, e.cfg.Dir), said)
+	if err != nil {
+		return 0, err
+	}
+	defer removeFiles(e.cfg.Dir, []string{pidFile})
+	defer p.stop()
+	if err := writePID(e.cfg.Dir, p.pid()); err != nil {
+		return 0, err
+	}
+	if err := e.awaitReady(ctx, p, pair, said); err != nil {
+		return 0, err
+	}
+	began := time.Now()
+	e.enter(PhaseUp, p, "", onState)
+	select {
+	case <-ctx.Done():
+		err = ctx.Err()
+	case <-p.exited:
+		err = said.explain(p.ended())
+	}
+	e.mu.Lock()
+	e.proc = nil
+	e.mu.Unlock()
+	return time.Since(began), err
+}
+
+// awaitReady returns when the engine really inspects: it has said so and its
+// sockets on both devices run.
+func (e *Engine) awaitReady(ctx context.Context, p *process, pair devicePair, said *console) error {
+	limit := time.NewTimer(startLimit)
+	defer limit.Stop()
+	look := time.NewTicker(20 * time.Millisecond)
+	defer look.Stop()
+	announced := e.drv.readyAtOnce()
+	for {
+		if announced && attached(p.pid(), pair.indexes) {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-p.exited:
+			return said.explain(p.ended())
+		case <-limit.C:
+			return fmt.Errorf("the engine was not ready within %v", startLimit)
+		case <-said.ready:
+			announced = true
+		case <-look.C:
+		}
+	}
+}
+
+// enter changes the phase and tells it.
+func (e *Engine) enter(phase string, p *process, detail string, onState func(State)) {
+	e.mu.Lock()
+	e.state.Phase, e.state.Since, e.state.Detail, e.state.PID = phase, time.Now(), detail, 0
+	e.proc = p
+	if p != nil {
+		e.state.PID = p.pid()
+	}
+	e.mu.Unlock()
+	s := e.State()
+	e.cfg.Log.Debug("IDS engine", "phase", s.Phase, "pid", s.PID, "detail", s.Detail)
+	onState(s)
+}

@@ -1,0 +1,97 @@
+package snort
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"runtime"
+
+	"golang.org/x/sys/unix"
+)
+
+// engineCaps is all that an engine can do beyond what its files allow: open
+// packet sockets, set device offloads, lock its rings, raise its priority.
+var engineCaps = map[uintptr]bool{
+	unix.CAP_NET_RAW:   true,
+	unix.CAP_NET_ADMIN: true,
+	unix.CAP_IPC_LOCK:  true,
+	unix.CAP_SYS_NICE:  true,
+}
+
+// onThread runs f on an operating system thread of its own, which ends with
+// it: what f changes of the thread (namespace, capabilities) is passed on to
+// the processes that f starts and to nothing else.
+func onThread(f func() error) error {
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the runtime ends the thread
+		done <- f()
+	}()
+	return <-done
+}
+
+// enterNetNS moves the calling thread; an empty path leaves it where it is.
+func enterNetNS(path string) error {
+	if path == "" {
+		return nil
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return fmt.Errorf("cannot open network namespace: %w", err)
+	}
+	defer f.Close()
+	if err := unix.Setns(int(f.Fd()), unix.CLONE_NEWNET); err != nil {
+		return fmt.Errorf("cannot enter network namespace %s: %w", path, err)
+	}
+	return nil
+}
+
+// confine takes from the calling thread what no engine needs. An engine parses
+// hostile packets in C: root without capabilities is still the owner of files,
+// but loads no modules, writes no BPF, reads no memory of others. Gone from
+// the bounding set, a capability cannot come back with exec.
+func confine() error {
+	for c := uintptr(0); c <= unix.CAP_LAST_CAP; c++ {
+		if engineCaps[c] {
+			continue
+		}
+		err := unix.Prctl(unix.PR_CAPBSET_DROP, c, 0, 0, 0)
+		if err != nil && err != unix.EINVAL { // EINVAL: an older kernel without c
+			return fmt.Errorf("cannot drop capability %d (the daemon needs CAP_SETPCAP): %w", c, err)
+		}
+	}
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		return fmt.Errorf("cannot set no_new_privs: %w", err)
+	}
+	return nil
+}
+
+// devicePair is what the engine's devices are at the moment of a start.
+type devicePair struct {
+	indexes [2]int // interface indexes of In and Out
+	mtu     int    // the larger of both, bytes
+}
+
+// findDevices looks for the pair in the engine's namespace. That both are
+// there, and up, is told here because the engines' own messages do not.
+func findDevices(netNS, in, out string) (devicePair, error) {
+	var pair devicePair
+	err := onThread(func() error {
+		if err := enterNetNS(netNS); err != nil {
+			return err
+		}
+		for i, name := range []string{in, out} {
+			dev, err := net.InterfaceByName(name)
+			if err != nil {
+				return fmt.Errorf("cannot find device %s in the engine's namespace: %w", name, err)
+			}
+			if dev.Flags&net.FlagUp == 0 {
+				return fmt.Errorf("device %s is down: set it up first", name)
+			}
+			pair.indexes[i] = dev.Index
+			pair.mtu = max(pair.mtu, dev.MTU)
+		}
+		return nil
+	})
+	return pair, err
+}

@@ -1,0 +1,307 @@
+package vmi
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+)
+
+// wantedSymbols are the kernel symbols that we look up; those that are needed
+// are true, others do without.
+var wantedSymbols = map[string]bool{
+	"linux_banner": true, "_stext": true, "init_task": true, "init_pid_ns": true,
+	"net_namespace_list": true, "tcp_hashinfo": true, "socket_file_ops": true,
+	"__start_BTF": true, "__stop_BTF": true,
+	"udp_table": false, "init_net": false, "raw_v4_hashinfo": false, "raw_v6_hashinfo": false,
+	"ping_table": false, "subflow_ulp_ops": false, "tasklist_lock": false, "real_mode_header": false,
+	"task_struct_cachep": false, "page_offset_base": false, "vmemmap_base": false,
+	"init_top_pgt": false, "swapper_pg_dir": false,
+}
+
+// Where the regions of the kernel's address space begin if it does not say
+// (CONFIG_DYNAMIC_MEMORY_LAYOUT off; Documentation/arch/x86/x86_64/mm.rst).
+const (
+	direct4, direct5   = 0xffff888000000000, 0xff11000000000000
+	vmemmap4, vmemmap5 = 0xffffea0000000000, 0xffd4000000000000
+)
+
+// openLinux finds the kernel that runs in mem.
+func openLinux(ctx context.Context, mem Memory) (*linuxKernel, error) {
+	infos, err := findVMCoreInfo(ctx, mem)
+	if err != nil {
+		return nil, err
+	}
+	if len(infos) == 0 {
+		return nil, fmt.Errorf("%w: no Linux kernel in %s", ErrNotReady, "its memory")
+	}
+	// A rebooted machine keeps the pages of its former kernels; the checks
+	// of identity leave the one that runs.
+	var failed error
+	for _, info := range infos {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		k, err := discoverLinux(mem, info)
+		if err == nil {
+			return k, nil
+		}
+		if failed == nil || errors.Is(err, ErrNotReady) {
+			failed = err
+		}
+	}
+	return nil, failed
+}
+
+// discoverLinux builds a kernel from its VMCOREINFO, checking each claim
+// against the page tables.
+func discoverLinux(mem Memory, info vmcoreinfo) (*linuxKernel, error) {
+	fail := func(what string, err error) (*linuxKernel, error) {
+		return nil, fmt.Errorf("%w: Linux %s: cannot %s: %w", ErrNotUnderstood, info.release, what, err)
+	}
+	k := &linuxKernel{release: info.release}
+	if err := k.locate(mem, info); err != nil {
+		return fail("find its page tables", err)
+	}
+	table, err := kallsymsFromInfo(&k.space, info)
+	if err != nil {
+		return fail("find its symbols", err)
+	}
+	stext, _ := info.symbol("_stext")
+	if k.sym, err = readSymbols(&k.space, table, symbolNames(), "_stext", stext); err != nil {
+		return fail("read its symbols", err)
+	}
+	if err := k.finish(); err != nil {
+		if errors.Is(err, ErrNotReady) {
+			return nil, fmt.Errorf("Linux %s: %w", info.release, err)
+		}
+		return fail("use it", err)
+	}
+	return k, nil
+}
+
+func symbolNames() map[string]bool {
+	names := make(map[string]bool, len(wantedSymbols))
+	for name := range wantedSymbols {
+		names[name] = true
+	}
+	return names
+}
+
+// locate sets up address translation for the kernel image.
+func (k *linuxKernel) locate(mem Memory, info vmcoreinfo) error {
+	limit, err := memoryLimit(mem)
+	if err != nil {
+		return err
+	}
+	base, ok := info.number("phys_base")
+	if !ok {
+		return errors.New("VMCOREINFO has no phys_base")
+	}
+	root, ok := info.symbol("init_top_pgt")
+	if !ok {
+		root, ok = info.symbol("swapper_pg_dir")
+	}
+	if !ok || !inImage(root) {
+		return errors.New("VMCOREINFO has no init_top_pgt")
+	}
+	k.space = space{mem: mem, physBase: base, limit: limit}
+	levels := 4
+	if l5, _ := info.number("pgtable_l5_enabled"); l5 == 1 {
+		levels = 5
+	}
+	k.tables = pageTable{mem: mem, root: k.imagePhys(root), levels: levels}
+	return nil
+}
+
+// memoryLimit is the end of the highest range.
+func memoryLimit(mem Memory) (uint64, error) {
+	ranges, err := mem.Ranges()
+	if err != nil || len(ranges) == 0 {
+		return 0, errors.Join(errors.New("no memory"), err)
+	}
+	return ranges[len(ranges)-1].End, nil
+}
+
+// finish takes the steps that the symbols make possible, once they have been
+// proven right.
+func (k *linuxKernel) finish() error {
+	for name, needed := range wantedSymbols {
+		if va, ok := k.sym[name]; needed && (!ok || !inImage(va)) {
+			return fmt.Errorf("no symbol %s", name)
+		}
+	}
+	if err := k.gate(); err != nil {
+		return err
+	}
+	if err := k.readLayout(); err != nil {
+		return err
+	}
+	if err := k.findRegions(); err != nil {
+		return err
+	}
+	if err := k.ready(); err != nil {
+		return err
+	}
+	return k.identify()
+}
+
+// gate holds the profile against the page tables: both must translate the
+// address of the banner alike, and the banner must be there.
+func (k *linuxKernel) gate() error {
+	va := k.sym["linux_banner"]
+	phys, _, err := k.tables.walk(va)
+	if err != nil {
+		return fmt.Errorf("its page tables do not map it: %w", err)
+	}
+	if phys != k.imagePhys(va) {
+		return fmt.Errorf("its page tables put linux_banner at %#x, its profile at %#x", phys, k.imagePhys(va))
+	}
+	banner, err := k.cstring(va, 512)
+	if err != nil {
+		return err
+	}
+	if want := "Linux version " + k.release + " "; len(banner) < len(want) || banner[:len(want)] != want {
+		return errors.New("its banner is not where its profile says")
+	}
+	return nil
+}
+
+// readLayout reads the kernel's own type information.
+func (k *linuxKernel) readLayout() error {
+	start, stop := k.sym["__start_BTF"], k.sym["__stop_BTF"]
+	if stop <= start || stop-start > maxBTF {
+		return fmt.Errorf("%w: %d bytes of it", errBTF, stop-start)
+	}
+	raw := make([]byte, stop-start)
+	if err := k.read(raw, start); err != nil {
+		return err
+	}
+	types, err := parseBTF(raw, layoutStructs())
+	if err != nil {
+		return err
+	}
+	if k.linuxLayout, err = newLinuxLayout(types); err != nil {
+		return err
+	}
+	k.taskSpan = spanOf(k.TaskUsage, k.TaskFlags, k.TaskClass, k.TaskTasks, k.TaskMM, k.TaskExit, k.TaskPID,
+		k.TaskTGID, k.TaskParent, k.TaskChildren, k.TaskSibling, k.TaskLeader, k.TaskThreadPID, k.TaskThreadNode,
+		k.TaskStart, k.TaskCred, k.TaskComm, k.TaskFiles, k.TaskSignal)
+	k.sockSpan = spanOf(k.SockPort, k.SockPeerPort, k.SockPeer4, k.SockLocal4, k.SockPeer6, k.SockLocal6, k.SockFamily,
+		k.SockState, k.SockV6Only, k.SockNet, k.SockProtocol, k.SockSocket)
+	return nil
+}
+
+// findRegions learns where the direct map and the page records are.
+func (k *linuxKernel) findRegions() error {
+	direct, vmemmap := uint64(direct4), uint64(vmemmap4)
+	if k.tables.levels == 5 {
+		direct, vmemmap = direct5, vmemmap5
+	}
+	for name, to := range map[string]*uint64{"page_offset_base": &direct, "vmemmap_base": &vmemmap} {
+		if va, ok := k.sym[name]; ok {
+			value, err := k.u64(va)
+			if err != nil {
+				return err
+			}
+			*to = value
+		}
+	}
+	// The direct map must map what it claims: the page of the image's banner.
+	phys := k.imagePhys(k.sym["linux_banner"])
+	if got, _, err := k.tables.walk(direct + phys); err != nil || got != phys {
+		return fmt.Errorf("its direct map is not at %#x (%v)", direct, err)
+	}
+	k.direct, k.vmemmap = direct, vmemmap
+	return nil
+}
+
+// ready says ErrNotReady while the kernel is still starting.
+func (k *linuxKernel) ready() error {
+	hash, err := k.member(k.sym["tcp_hashinfo"], k.HashBind)
+	if err != nil {
+		return err
+	}
+	children, err := k.member(k.sym["init_task"], k.TaskChildren)
+	if err != nil {
+		return err
+	}
+	if hash == 0 || children == 0 || children == k.sym["init_task"]+uint64(k.TaskChildren.off) {
+		return ErrNotReady
+	}
+	idle, err := k.task(k.sym["init_task"])
+	if err != nil {
+		return err
+	}
+	if idle.pid != 0 || !bytes.HasPrefix([]byte(idle.comm), []byte("swapper")) {
+		return fmt.Errorf("its first task is called %q", idle.comm)
+	}
+	return nil
+}
+
+// identify remembers what to compare later. After a reboot the old kernel's
+// memory may stay as it was, so that its own words prove nothing; but every
+// kernel writes its top page-table entry into the real-mode trampoline below
+// 1 MiB, where the next one overwrites it.
+func (k *linuxKernel) identify() error {
+	places := map[uint64]uint32{k.imagePhys(k.sym["linux_banner"]): 64}
+	if va, ok := k.sym["page_offset_base"]; ok {
+		places[k.imagePhys(va)] = 8
+	}
+	top := k.tables.root + 511*8
+	places[top] = 8
+	trampoline, err := k.trampolineEntry()
+	if err != nil {
+		return err
+	}
+	if trampoline != 0 {
+		places[trampoline] = 8
+	}
+	for phys, size := range places {
+		value := make([]byte, size)
+		if err := k.mem.ReadPhys(value, phys); err != nil {
+			return err
+		}
+		k.identity = append(k.identity, identityWord{phys, value})
+	}
+	return k.matchTrampoline(top, trampoline)
+}
+
+// trampolineEntry is the physical address of the last entry of the trampoline's
+// page table, 0 if this kernel has none.
+func (k *linuxKernel) trampolineEntry() (uint64, error) {
+	va, ok := k.sym["real_mode_header"]
+	if !ok || k.TrampolineAt.size == 0 {
+		return 0, nil
+	}
+	header, err := k.u64(va)
+	if err != nil {
+		return 0, err
+	}
+	if header == 0 {
+		return 0, ErrNotReady
+	}
+	table, err := k.u32(header + uint64(k.TrampolineAt.off))
+	if err != nil {
+		return 0, err
+	}
+	if table == 0 || table >= 1<<20 || table&pageMask != 0 {
+		return 0, fmt.Errorf("its real-mode trampoline is at %#x", table)
+	}
+	return uint64(table) + 511*8, nil
+}
+
+// matchTrampoline refuses a kernel of before the last reboot.
+func (k *linuxKernel) matchTrampoline(top, trampoline uint64) error {
+	if trampoline == 0 {
+		return nil
+	}
+	var a, b [8]byte
+	if err := errors.Join(k.mem.ReadPhys(a[:], top), k.mem.ReadPhys(b[:], trampoline)); err != nil {
+		return err
+	}
+	if a != b {
+		return fmt.Errorf("%w: it is a kernel of before the last reboot, or still starting", ErrNotReady)
+	}
+	return nil
+}

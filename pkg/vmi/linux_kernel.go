@@ -1,0 +1,144 @@
+package vmi
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+)
+
+// linuxKernel is one running kernel: how to read its addresses, where its
+// symbols are and what its structs look like. It is immutable.
+type linuxKernel struct {
+	space
+	*linuxLayout
+	sym      symbols
+	release  string
+	identity []identityWord
+	taskSpan span
+	sockSpan span
+	vmemmap  uint64 // the array of page records, by page frame number
+}
+
+// identityWord is a place in guest memory that holds its value as long as the
+// kernel that was discovered runs, and no longer.
+type identityWord struct {
+	phys  uint64
+	value []byte
+}
+
+// check says ErrChanged when the kernel is no longer the one discovered.
+func (k *linuxKernel) check() error {
+	var buf [64]byte
+	for _, w := range k.identity {
+		got := buf[:len(w.value)]
+		if err := k.mem.ReadPhys(got, w.phys); err != nil {
+			return fmt.Errorf("%w: %w", ErrChanged, err)
+		}
+		if !bytes.Equal(got, w.value) {
+			return fmt.Errorf("%w: what identified Linux %s at %#x is gone", ErrChanged, k.release, w.phys)
+		}
+	}
+	return nil
+}
+
+// span is the part of a struct that holds the members we read, so that one
+// read gets them all.
+type span struct{ lo, hi uint32 }
+
+func spanOf(fields ...field) span {
+	s := span{lo: fields[0].off}
+	for _, f := range fields {
+		s.lo, s.hi = min(s.lo, f.off), max(s.hi, f.off+max(f.size, 8))
+	}
+	return s
+}
+
+// maxSpan bounds a read: hostile BTF may claim any offset.
+const maxSpan = 64 << 10
+
+// record is a struct in guest memory, or the part of it that was read.
+type record struct {
+	addr uint64
+	lo   uint32
+	b    []byte
+}
+
+// record reads a struct at addr.
+func (k *linuxKernel) record(addr uint64, s span) (record, error) {
+	if s.hi-s.lo > maxSpan {
+		return record{}, fmt.Errorf("%w: a struct of %d bytes", errBTF, s.hi-s.lo)
+	}
+	r := record{addr: addr, lo: s.lo, b: make([]byte, s.hi-s.lo)}
+	return r, k.read(r.b, addr+uint64(s.lo))
+}
+
+// bytes gives n bytes of a member; nil where they were not read.
+func (r record) bytes(f field, n uint32) []byte {
+	if f.off < r.lo || uint64(f.off-r.lo)+uint64(n) > uint64(len(r.b)) {
+		return nil
+	}
+	return r.b[f.off-r.lo : f.off-r.lo+n]
+}
+
+// uint gives an integer member of whatever width it has (8 bytes where the
+// member is itself a struct, whose first word is meant).
+func (r record) uint(f field) uint64 {
+	size := f.size
+	if f.bits != 0 {
+		size = 4
+	}
+	b := r.bytes(f, min(max(size, 1), 8))
+	switch {
+	case b == nil:
+		return 0
+	case f.bits != 0:
+		return uint64(binary.LittleEndian.Uint32(b)>>f.bit) & (1<<f.bits - 1)
+	}
+	var wide [8]byte
+	copy(wide[:], b)
+	return binary.LittleEndian.Uint64(wide[:])
+}
+
+// member reads one pointer-sized member.
+func (k *linuxKernel) member(addr uint64, f field) (uint64, error) {
+	return k.u64(addr + uint64(f.off))
+}
+
+// hlist calls fn with each node of a chain whose first node is given, until it
+// returns false. It ends at nil and at the odd "nulls" of some chains.
+func (k *linuxKernel) hlist(first uint64, limit int, fn func(node uint64) (bool, error)) error {
+	for node := first; node != 0 && node&1 == 0; {
+		if limit--; limit < 0 {
+			return fmt.Errorf("%w: endless chain at %#x", ErrUnstable, first)
+		}
+		next, err := k.u64(node)
+		if err != nil {
+			return err
+		}
+		if goOn, err := fn(node); err != nil || !goOn {
+			return err
+		}
+		node = next
+	}
+	return nil
+}
+
+// list calls fn with each node of a circular list but its head.
+func (k *linuxKernel) list(head uint64, limit int, fn func(node uint64) error) error {
+	node, err := k.u64(head)
+	if err != nil {
+		return err
+	}
+	for node != head {
+		if limit--; limit < 0 {
+			return fmt.Errorf("%w: endless list at %#x", ErrUnstable, head)
+		}
+		if err := fn(node); err != nil {
+			return err
+		}
+		if node, err = k.u64(node); err != nil {
+			return err
+		}
+	}
+	return nil
+}

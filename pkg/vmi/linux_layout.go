@@ -1,0 +1,159 @@
+package vmi
+
+import (
+	"fmt"
+	"reflect"
+	"strings"
+)
+
+// linuxLayout is where everything lies in this kernel's structs that we read.
+// The tags name the members for BTF, alternatives of other kernel versions
+// after "|"; "?" marks those that not every kernel has (their size is 0 then).
+type linuxLayout struct {
+	TaskUsage      field `btf:"task_struct.usage"`
+	TaskFlags      field `btf:"task_struct.flags"`
+	TaskClass      field `btf:"task_struct.sched_class"`
+	TaskTasks      field `btf:"task_struct.tasks"`
+	TaskMM         field `btf:"task_struct.mm"`
+	TaskExit       field `btf:"task_struct.exit_state"`
+	TaskPID        field `btf:"task_struct.pid"`
+	TaskTGID       field `btf:"task_struct.tgid"`
+	TaskParent     field `btf:"task_struct.real_parent"`
+	TaskChildren   field `btf:"task_struct.children"`
+	TaskSibling    field `btf:"task_struct.sibling"`
+	TaskLeader     field `btf:"task_struct.group_leader"`
+	TaskThreadPID  field `btf:"task_struct.thread_pid"`
+	TaskPIDLinks   field `btf:"task_struct.pid_links"`
+	TaskThreadNode field `btf:"task_struct.thread_node"`
+	TaskStart      field `btf:"task_struct.start_boottime|task_struct.real_start_time"`
+	TaskCred       field `btf:"task_struct.cred"`
+	TaskComm       field `btf:"task_struct.comm"`
+	TaskFiles      field `btf:"task_struct.files"`
+	TaskSignal     field `btf:"task_struct.signal"`
+
+	SignalThreads field `btf:"signal_struct.thread_head"`
+	CredUID       field `btf:"cred.uid"`
+	PIDTasks      field `btf:"pid.tasks"`
+	PIDNumbers    field `btf:"pid.numbers"`
+	UPIDNr        field `btf:"upid.nr"`
+
+	PIDNSIDR   field `btf:"pid_namespace.idr"`
+	IDRBase    field `btf:"idr.idr_base"`
+	IDRHead    field `btf:"idr.idr_rt.xa_head"`
+	NodeShift  field `btf:"xa_node.shift"`
+	NodeSlots  field `btf:"xa_node.slots"`
+	CacheSize  field `btf:"kmem_cache.size"`
+	CachePad   field `btf:"kmem_cache.red_left_pad?"`
+	SlabCache  field `btf:"slab.slab_cache|page.slab_cache"`
+	SlabCount  field `btf:"slab.objects|page.objects"`
+	PageRecord field `btf:"sizeof page"`
+
+	FilesTable   field `btf:"files_struct.fdt"`
+	TableMax     field `btf:"fdtable.max_fds"`
+	TableFD      field `btf:"fdtable.fd"`
+	FileOps      field `btf:"file.f_op"`
+	FilePath     field `btf:"file.f_path"`
+	FileInode    field `btf:"file.f_inode"`
+	FilePrivate  field `btf:"file.private_data"`
+	FileCount    field `btf:"file.f_count|file.f_ref.refcnt"`
+	PathMount    field `btf:"path.mnt"`
+	PathDentry   field `btf:"path.dentry"`
+	MountVFS     field `btf:"mount.mnt"`
+	MountParent  field `btf:"mount.mnt_parent"`
+	MountPoint   field `btf:"mount.mnt_mountpoint"`
+	VFSMountRoot field `btf:"vfsmount.mnt_root"`
+	DentryParent field `btf:"dentry.d_parent"`
+	DentryName   field `btf:"dentry.d_name.name|dentry.__d_name.name"`
+	DentryLen    field `btf:"dentry.d_name.len|dentry.__d_name.len"`
+	InodeNumber  field `btf:"inode.i_ino"`
+
+	MMExe      field `btf:"mm_struct.exe_file"`
+	MMPGD      field `btf:"mm_struct.pgd"`
+	MMArgStart field `btf:"mm_struct.arg_start"`
+	MMArgEnd   field `btf:"mm_struct.arg_end"`
+	MMAuxv     field `btf:"mm_struct.saved_auxv"`
+
+	SockPort      field `btf:"sock.__sk_common.skc_num"`
+	SockPeerPort  field `btf:"sock.__sk_common.skc_dport"`
+	SockPeer4     field `btf:"sock.__sk_common.skc_daddr"`
+	SockLocal4    field `btf:"sock.__sk_common.skc_rcv_saddr"`
+	SockPeer6     field `btf:"sock.__sk_common.skc_v6_daddr?"`
+	SockLocal6    field `btf:"sock.__sk_common.skc_v6_rcv_saddr?"`
+	SockFamily    field `btf:"sock.__sk_common.skc_family"`
+	SockState     field `btf:"sock.__sk_common.skc_state"`
+	SockV6Only    field `btf:"sock.__sk_common.skc_ipv6only"`
+	SockNet       field `btf:"sock.__sk_common.skc_net.net"`
+	SockNode      field `btf:"sock.__sk_common.skc_node"`
+	SockBindNode  field `btf:"sock.__sk_common.skc_bind_node"`
+	SockProtocol  field `btf:"sock.sk_protocol"`
+	SockSocket    field `btf:"sock.sk_socket"`
+	SockULPOps    field `btf:"inet_connection_sock.icsk_ulp_ops?"`
+	SockULPData   field `btf:"inet_connection_sock.icsk_ulp_data?"`
+	SubflowConn   field `btf:"mptcp_subflow_context.conn?"`
+	SocketFile    field `btf:"socket.file"`
+	SocketSock    field `btf:"socket.sk"`
+	SocketInode   field `btf:"socket_alloc.vfs_inode"`
+	HashBind      field `btf:"inet_hashinfo.bhash"`
+	HashBindSize  field `btf:"inet_hashinfo.bhash_size"`
+	BindHead      field `btf:"inet_bind_hashbucket.chain"`
+	BindHeadSize  field `btf:"sizeof inet_bind_hashbucket"`
+	BucketNode    field `btf:"inet_bind_bucket.node"`
+	BucketPort    field `btf:"inet_bind_bucket.port"`
+	BucketNet     field `btf:"inet_bind_bucket.ib_net.net"`
+	BucketOwners  field `btf:"inet_bind_bucket.owners?"`
+	BucketSecond  field `btf:"inet_bind_bucket.bhash2?"`
+	Bucket2Node   field `btf:"inet_bind2_bucket.bhash_node?"`
+	Bucket2Owners field `btf:"inet_bind2_bucket.owners?"`
+
+	UDPHash      field `btf:"udp_table.hash"`
+	UDPMask      field `btf:"udp_table.mask"`
+	UDPSlotHead  field `btf:"udp_hslot.head"`
+	UDPSlotSize  field `btf:"sizeof udp_hslot"`
+	RawHash      field `btf:"raw_hashinfo.ht?"`
+	PingHash     field `btf:"ping_table.hash?"`
+	NetList      field `btf:"net.list"`
+	NetHashMix   field `btf:"net.hash_mix"`
+	NetUDPTable  field `btf:"net.ipv4.udp_table?"`
+	TrampolineAt field `btf:"real_mode_header.trampoline_pgd?"`
+}
+
+// layoutStructs are the structs that linuxLayout's tags name.
+func layoutStructs() map[string]bool {
+	want := make(map[string]bool)
+	for _, f := range reflect.VisibleFields(reflect.TypeFor[linuxLayout]()) {
+		for spec := range strings.SplitSeq(f.Tag.Get("btf"), "|") {
+			name, _, _ := strings.Cut(strings.TrimPrefix(spec, "sizeof "), ".")
+			want[name] = true
+		}
+	}
+	return want
+}
+
+// newLinuxLayout looks all members up.
+func newLinuxLayout(b *btf) (*linuxLayout, error) {
+	l := new(linuxLayout)
+	v := reflect.ValueOf(l).Elem()
+	for i := range v.NumField() {
+		tag := v.Type().Field(i).Tag.Get("btf")
+		specs, optional := strings.CutSuffix(tag, "?")
+		f, ok := lookUpMember(b, specs)
+		if !ok && !optional {
+			return nil, fmt.Errorf("%w: no member %s", errBTF, specs)
+		}
+		v.Field(i).Set(reflect.ValueOf(f))
+	}
+	return l, nil
+}
+
+func lookUpMember(b *btf, specs string) (field, bool) {
+	for spec := range strings.SplitSeq(specs, "|") {
+		if name, ok := strings.CutPrefix(spec, "sizeof "); ok {
+			if size, ok := b.structSize(name); ok {
+				return field{size: size}, true
+			}
+		} else if f, ok := b.member(strings.Split(spec, ".")...); ok {
+			return f, true
+		}
+	}
+	return field{}, false
+}

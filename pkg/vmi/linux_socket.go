@@ -1,0 +1,143 @@
+package vmi
+
+import (
+	"encoding/binary"
+	"net/netip"
+)
+
+// Socket states (include/net/tcp_states.h) that matter here.
+const (
+	stateSynRecv    = 3
+	stateTimeWait   = 6
+	stateListen     = 10
+	stateNewSynRecv = 12
+)
+
+var socketStates = [...]string{"", "established", "syn-sent", "syn-recv", "fin-wait-1", "fin-wait-2", "time-wait",
+	"close", "close-wait", "last-ack", "listen", "closing", "new-syn-recv"}
+
+const (
+	protoICMP   = 1
+	protoTCP    = 6
+	protoUDP    = 17
+	protoICMPv6 = 58
+
+	familyIPv6 = 10
+)
+
+// sock is one socket of the guest's network stack, as it was in one read.
+type sock struct {
+	addr          uint64
+	net           uint64 // network namespace
+	family        uint16
+	state         uint8
+	proto         uint8
+	v6only        bool
+	local, remote netip.AddrPort
+	socket        uint64 // struct socket, 0 if a process never had it or has closed it
+}
+
+// mini says whether this is one of the small stand-ins that the kernel keeps
+// for connections without a process; all but the addresses is meaningless then.
+func (s sock) mini() bool { return s.state == stateTimeWait || s.state == stateNewSynRecv }
+
+// sock reads a socket. proto is that of the table it was found in: the
+// kernel's own field differs for MPTCP.
+func (k *linuxKernel) sock(addr uint64, proto uint8) (sock, error) {
+	r, err := k.record(addr, k.sockSpan)
+	if err != nil {
+		return sock{}, err
+	}
+	s := sock{
+		addr: addr, net: r.uint(k.SockNet), family: uint16(r.uint(k.SockFamily)), state: uint8(r.uint(k.SockState)),
+		proto: proto, v6only: r.uint(k.SockV6Only) != 0,
+	}
+	localPort := uint16(r.uint(k.SockPort))
+	var peerPort uint16
+	if b := r.bytes(k.SockPeerPort, 2); b != nil {
+		peerPort = binary.BigEndian.Uint16(b)
+	}
+	local, peer := address(r.bytes(k.SockLocal4, 4)), address(r.bytes(k.SockPeer4, 4))
+	if s.family == familyIPv6 {
+		local, peer = address(r.bytes(k.SockLocal6, 16)), address(r.bytes(k.SockPeer6, 16))
+	}
+	s.local, s.remote = netip.AddrPortFrom(local, localPort), netip.AddrPortFrom(peer, peerPort)
+	if !s.mini() {
+		s.socket = r.uint(k.SockSocket)
+	}
+	return s, nil
+}
+
+// address makes an address of bytes in network order; IPv4 in IPv6 becomes IPv4.
+func address(b []byte) netip.Addr {
+	a, _ := netip.AddrFromSlice(b)
+	return a.Unmap()
+}
+
+// openFile is a socket as processes hold it.
+type openFile struct {
+	file  uint64 // struct file
+	inode uint64 // the number in /proc/net/tcp and /proc/PID/fd
+	count uint64 // the kernel's reference count of file
+}
+
+// openFile follows a socket to its struct file; ok is false if it has none, as
+// sockets of the kernel and connections that wait to be accepted or have been
+// closed.
+func (k *linuxKernel) openFile(s sock) (f openFile, ok bool, err error) {
+	sk, socket := s.addr, s.socket
+	if s.mini() {
+		return f, false, nil
+	}
+	if s.proto == protoTCP {
+		if msk, err := k.mptcp(sk); err != nil {
+			return f, false, err
+		} else if msk != 0 {
+			if socket, err = k.member(msk, k.SockSocket); err != nil {
+				return f, false, err
+			}
+			sk = msk
+		}
+	}
+	if !k.isDirect(socket) {
+		return f, false, nil
+	}
+	if back, err := k.member(socket, k.SocketSock); err != nil || back != sk {
+		return f, false, err
+	}
+	if f.file, err = k.member(socket, k.SocketFile); err != nil || !k.isDirect(f.file) {
+		return f, false, err
+	}
+	ops, err := k.member(f.file, k.FileOps)
+	if err != nil || ops != k.sym["socket_file_ops"] {
+		return f, false, err
+	}
+	if f.count, err = k.member(f.file, k.FileCount); err != nil {
+		return f, false, err
+	}
+	f.inode, err = k.u64(socket + uint64(k.SocketInode.off) + uint64(k.InodeNumber.off))
+	return f, err == nil, err
+}
+
+// mptcp gives the MPTCP socket that a TCP socket is a subflow of, 0 if it is
+// none. Go's listeners are such: the TCP socket in the tables belongs to the
+// kernel then, and the process holds the MPTCP one.
+func (k *linuxKernel) mptcp(sk uint64) (uint64, error) {
+	ours, ok := k.sym["subflow_ulp_ops"]
+	if !ok || k.SockULPOps.size == 0 || k.SubflowConn.size == 0 {
+		return 0, nil
+	}
+	ops, err := k.member(sk, k.SockULPOps)
+	if err != nil || ops != ours {
+		return 0, err
+	}
+	context, err := k.member(sk, k.SockULPData)
+	if err != nil || !k.isDirect(context) {
+		return 0, err
+	}
+	conn, err := k.member(context, k.SubflowConn)
+	if err != nil || !k.isDirect(conn) {
+		return 0, err
+	}
+	return conn, nil
+}

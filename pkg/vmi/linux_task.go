@@ -1,0 +1,175 @@
+package vmi
+
+import (
+	"context"
+	"fmt"
+)
+
+// Bounds on what a guest can make us walk.
+const (
+	maxTasks   = 1 << 18
+	maxThreads = 1 << 18
+)
+
+// From include/linux/sched.h.
+const (
+	taskKernelThread = 0x00200000 // PF_KTHREAD
+	exitDead         = 0x10       // EXIT_DEAD
+)
+
+// task is one task_struct, as it was in one read.
+type task struct {
+	addr      uint64
+	pid, tgid uint32
+	start     uint64
+	usage     uint32
+	flags     uint32
+	exit      uint32
+	comm      string
+	// Kernel addresses.
+	class, next, mm, parent, leader, threadPID, cred, files, signal uint64
+}
+
+func (k *linuxKernel) task(addr uint64) (task, error) {
+	if addr&7 != 0 || !k.isDirect(addr) && addr != k.sym["init_task"] {
+		return task{}, fmt.Errorf("%w: task at %#x", errBadPointer, addr)
+	}
+	r, err := k.record(addr, k.taskSpan)
+	if err != nil {
+		return task{}, err
+	}
+	return k.taskFrom(r), nil
+}
+
+func (k *linuxKernel) taskFrom(r record) task {
+	return task{
+		addr: r.addr, pid: uint32(r.uint(k.TaskPID)), tgid: uint32(r.uint(k.TaskTGID)),
+		start: r.uint(k.TaskStart), usage: uint32(r.uint(k.TaskUsage)), flags: uint32(r.uint(k.TaskFlags)),
+		exit: uint32(r.uint(k.TaskExit)), comm: printable(goString(r.bytes(k.TaskComm, 16))),
+		class: r.uint(k.TaskClass), next: r.uint(k.TaskTasks), mm: r.uint(k.TaskMM), parent: r.uint(k.TaskParent),
+		leader: r.uint(k.TaskLeader), threadPID: r.uint(k.TaskThreadPID), cred: r.uint(k.TaskCred),
+		files: r.uint(k.TaskFiles), signal: r.uint(k.TaskSignal),
+	}
+}
+
+// id tells instances of processes apart, also where a pid is used again.
+type id struct {
+	pid   uint32
+	start uint64
+}
+
+func (t task) id() id { return id{t.pid, t.start} }
+
+// living says whether this is a whole, running (or zombie) task, and not one
+// that is being made or taken down. While a task is copied from its parent it
+// has the parent's struct pid, so that the number there is the parent's.
+func (k *linuxKernel) living(t task) bool {
+	if t.pid == 0 || t.usage == 0 || t.usage > 1<<30 || t.exit&exitDead != 0 || !inImage(t.class) || !k.isDirect(t.threadPID) {
+		return false
+	}
+	nr, err := k.u32(t.threadPID + uint64(k.PIDNumbers.off) + uint64(k.UPIDNr.off))
+	return err == nil && nr == t.pid
+}
+
+// leads says whether the task stands for a process, being the leader of its threads.
+func (t task) leads() bool { return t.leader == t.addr && t.pid == t.tgid }
+
+// tasksView walks the list of all processes.
+func (k *linuxKernel) tasksView(ctx context.Context) ([]task, error) {
+	first := k.sym["init_task"]
+	t, err := k.task(first)
+	if err != nil {
+		return nil, err
+	}
+	var out []task
+	for t.next-uint64(k.TaskTasks.off) != first {
+		if len(out) >= maxTasks {
+			return nil, fmt.Errorf("%w: endless list of tasks", ErrUnstable)
+		}
+		if len(out)&0xff == 0 && ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		if t, err = k.task(t.next - uint64(k.TaskTasks.off)); err != nil {
+			return nil, fmt.Errorf("%w: list of tasks: %w", ErrUnstable, err)
+		}
+		out = append(out, t)
+	}
+	return out, nil
+}
+
+// threads lists a process's tasks, its leader included.
+func (k *linuxKernel) threads(leader task) ([]task, error) {
+	var out []task
+	if !k.isDirect(leader.signal) {
+		return nil, nil // has just exited
+	}
+	head := leader.signal + uint64(k.SignalThreads.off)
+	err := k.list(head, maxThreads, func(node uint64) error {
+		t, err := k.task(node - uint64(k.TaskThreadNode.off))
+		if err == nil {
+			out = append(out, t)
+		}
+		return err
+	})
+	return out, err
+}
+
+// treeView finds processes as children of others. A child is kept with the
+// thread that made it, so that all threads are visited.
+func (k *linuxKernel) treeView(ctx context.Context) ([]task, error) {
+	idle, err := k.task(k.sym["init_task"])
+	if err != nil {
+		return nil, err
+	}
+	var out []task
+	seen := map[uint64]bool{idle.addr: true}
+	queue := []task{idle}
+	for len(queue) > 0 {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		parent := queue[0]
+		queue = queue[1:]
+		children, err := k.children(parent)
+		if err != nil {
+			return nil, fmt.Errorf("%w: tree of tasks: %w", ErrUnstable, err)
+		}
+		for _, t := range children {
+			if !seen[t.addr] && len(seen) < maxTasks {
+				seen[t.addr] = true
+				out, queue = append(out, t), append(queue, t)
+			}
+		}
+	}
+	return out, nil
+}
+
+// children lists the children of all threads of a process.
+func (k *linuxKernel) children(parent task) ([]task, error) {
+	tasks := []task{parent}
+	if parent.pid != 0 {
+		threads, err := k.threads(parent)
+		if err != nil {
+			return nil, err
+		}
+		for _, t := range threads {
+			if t.addr != parent.addr {
+				tasks = append(tasks, t)
+			}
+		}
+	}
+	var out []task
+	for _, p := range tasks {
+		err := k.list(p.addr+uint64(k.TaskChildren.off), maxTasks, func(node uint64) error {
+			t, err := k.task(node - uint64(k.TaskSibling.off))
+			if err == nil {
+				out = append(out, t)
+			}
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}

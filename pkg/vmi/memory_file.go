@@ -1,0 +1,131 @@
+package vmi
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// OpenFile opens the shared memory file of a virtual machine (QEMU's
+// memory-backend-file, or /proc/PID/fd/N of a memfd backend) for reading.
+// machine is as for LayoutFor.
+//
+// The file is read with pread, not mapped: a hole that is read through a shared
+// mapping is allocated, so that looking at a sparse guest would make it use all
+// its RAM, and a mapping of a file that the host truncates kills the process
+// with SIGBUS. pread gives zeros and a short count in these cases.
+func OpenFile(path string, machine string) (Memory, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0) // O_NONBLOCK: a FIFO must not hang us
+	if err != nil {
+		return nil, fmt.Errorf("cannot open guest memory: %w", err)
+	}
+	m, err := newFileMemory(f, machine)
+	if err != nil {
+		_ = f.Close()
+		return nil, fmt.Errorf("cannot use %s as guest memory: %w", path, err)
+	}
+	return m, nil
+}
+
+func newFileMemory(f *os.File, machine string) (*fileMemory, error) {
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case info.IsDir():
+		return nil, errors.New("it is a directory; name the file of the memory backend")
+	case !info.Mode().IsRegular():
+		return nil, fmt.Errorf("it is no regular file (%v)", info.Mode()&fs.ModeType)
+	case info.Size() == 0:
+		return nil, errors.New("it is empty; has the virtual machine been started?")
+	}
+	layout, err := LayoutFor(machine, uint64(info.Size()))
+	if err != nil {
+		return nil, err
+	}
+	return &fileMemory{file: f, layout: layout}, nil
+}
+
+// fileMemory is guest memory in one file.
+type fileMemory struct {
+	file   *os.File
+	layout Layout
+}
+
+func (m *fileMemory) ReadPhys(p []byte, addr uint64) error {
+	for len(p) > 0 {
+		off, run, ok := m.layout.offset(addr)
+		if !ok {
+			return fmt.Errorf("no guest RAM at physical address %#x", addr)
+		}
+		n := min(uint64(len(p)), run)
+		if _, err := m.file.ReadAt(p[:n], int64(off)); err != nil {
+			return fmt.Errorf("cannot read guest memory at %#x: %w", addr, err)
+		}
+		p, addr = p[n:], addr+n
+	}
+	return nil
+}
+
+func (m *fileMemory) Ranges() ([]Range, error) {
+	var out []Range
+	for _, p := range m.layout.parts {
+		err := m.eachData(p.offset, p.offset+p.size, func(from, to uint64) {
+			out = append(out, Range{p.phys + from - p.offset, p.phys + to - p.offset})
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+// eachData calls fn for each stretch of the file's [from, to) that is not a hole.
+func (m *fileMemory) eachData(from, to uint64, fn func(from, to uint64)) error {
+	conn, err := m.file.SyscallConn()
+	if err != nil {
+		return fmt.Errorf("cannot find the used parts of guest memory: %w", err)
+	}
+	var inner error
+	err = conn.Control(func(fd uintptr) { inner = seekData(int(fd), from, to, fn) })
+	if err = errors.Join(err, inner); err != nil {
+		return fmt.Errorf("cannot find the used parts of guest memory: %w", err)
+	}
+	return nil
+}
+
+func seekData(fd int, from, to uint64, fn func(from, to uint64)) error {
+	for from < to {
+		data, err := unix.Seek(fd, int64(from), unix.SEEK_DATA)
+		switch {
+		case errors.Is(err, unix.ENXIO): // holes to the end
+			return nil
+		case errors.Is(err, unix.EINVAL): // the file system cannot tell (hugetlbfs)
+			fn(from, to)
+			return nil
+		case err != nil:
+			return err
+		case uint64(data) >= to:
+			return nil
+		}
+		hole, err := unix.Seek(fd, data, unix.SEEK_HOLE)
+		if err != nil {
+			if errors.Is(err, unix.ENXIO) { // punched or truncated in between
+				return nil
+			}
+			return err
+		}
+		if hole <= data {
+			return nil
+		}
+		fn(uint64(data), min(uint64(hole), to))
+		from = uint64(hole)
+	}
+	return nil
+}
+
+func (m *fileMemory) Close() error { return m.file.Close() }

@@ -1,0 +1,71 @@
+package vmi
+
+import (
+	"fmt"
+	"strings"
+)
+
+// fourGiB is where a PC's RAM goes on above the hole for its devices.
+const fourGiB = 1 << 32
+
+// Layout says how a machine spreads its RAM, which its monitor keeps in one
+// piece, over guest-physical addresses.
+type Layout struct {
+	parts []part
+}
+
+// part is one stretch of RAM: size bytes that begin at offset in the backing
+// file are at phys in the guest.
+type part struct {
+	phys, offset, size uint64
+}
+
+// LayoutFor gives the layout of a QEMU machine type with size bytes of RAM.
+// machine is "q35" (also when empty) or "pc", or a versioned name of these such
+// as "pc-i440fx-7.2". Where RAM ends below 4 GiB is from QEMU's
+// hw/i386/pc_q35.c and pc_piix.c: q35 moves all above 2 GiB away when there are
+// 2.75 GiB or more, pc all above 3 GiB when there are 3.5 GiB or more.
+func LayoutFor(machine string, size uint64) (Layout, error) {
+	if size == 0 || size%pageSize != 0 || size > 1<<46 {
+		return Layout{}, fmt.Errorf("cannot lay out %d bytes of RAM: not a positive multiple of %d", size, pageSize)
+	}
+	low := size
+	switch {
+	case machine == "" || strings.HasPrefix(machine, "q35") || strings.HasPrefix(machine, "pc-q35"):
+		if size >= 0xb0000000 {
+			low = 0x80000000
+		}
+	case machine == "pc" || strings.HasPrefix(machine, "pc-i440fx"):
+		if size >= 0xe0000000 {
+			low = 0xc0000000
+		}
+	default:
+		return Layout{}, fmt.Errorf("cannot lay out the RAM of machine type %q: only q35 and pc are known", machine)
+	}
+	l := Layout{parts: []part{{size: low}}}
+	if low < size {
+		l.parts = append(l.parts, part{phys: fourGiB, offset: low, size: size - low})
+	}
+	return l, nil
+}
+
+// Size is the amount of RAM in bytes.
+func (l Layout) Size() uint64 {
+	var n uint64
+	for _, p := range l.parts {
+		n += p.size
+	}
+	return n
+}
+
+// offset gives the place of a guest-physical address in the backing file, and
+// how many bytes follow there without a break.
+func (l Layout) offset(phys uint64) (off, run uint64, ok bool) {
+	for _, p := range l.parts {
+		if phys >= p.phys && phys-p.phys < p.size {
+			d := phys - p.phys
+			return p.offset + d, p.size - d, true
+		}
+	}
+	return 0, 0, false
+}

@@ -1,0 +1,133 @@
+// Command agent runs inside the test guest and opens sockets of every shape
+// that the owner look-up has to understand. Each argument is one thing to do,
+// in order; after the last it prints "agent ready NAME" and holds all of it
+// until it is killed.
+//
+//	listen:tcp4:0.0.0.0:80     a plain TCP (or MPTCP, as Go does) listener
+//	plain:tcp4:0.0.0.0:80      the same with MPTCP off
+//	udp:udp6:[::1]:53          a bound UDP socket
+//	connect:tcp4:127.0.0.1:80  a TCP connection, accepted by whoever listens
+//	udpconn:udp4:127.0.0.1:53  a connected UDP socket
+//	raw:ip4:icmp               a raw socket
+//	ping:udp4                  an unprivileged ICMP socket
+//	fork:NAME                  a child that inherits every socket opened so far
+//	sleep:NAME                 a child without any
+//	netns:                     the next sockets are in a network namespace of their own
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"os/signal"
+	"runtime"
+	"strings"
+	"syscall"
+)
+
+// held keeps every socket referenced for the life of the process.
+type held struct {
+	files []*os.File
+	any   []any
+}
+
+func main() {
+	signal.Ignore(syscall.SIGHUP)
+	runtime.LockOSThread() // netns: is about the calling thread
+	var h held
+	for _, arg := range os.Args[2:] {
+		if err := h.do(arg); err != nil {
+			fmt.Printf("agent failed %s: %s: %v\n", os.Args[1], arg, err)
+			os.Exit(1)
+		}
+	}
+	fmt.Printf("agent ready %s\n", os.Args[1])
+	wait := make(chan os.Signal, 1)
+	signal.Notify(wait, syscall.SIGTERM)
+	<-wait
+	runtime.KeepAlive(h)
+}
+
+func (h *held) do(arg string) error {
+	verb, rest, _ := strings.Cut(arg, ":")
+	network, addr, _ := strings.Cut(rest, ":")
+	switch verb {
+	case "listen", "plain":
+		return h.listen(verb == "listen", network, addr)
+	case "udp":
+		c, err := net.ListenPacket(network, addr)
+		return h.hold(c, err)
+	case "connect", "udpconn":
+		d := net.Dialer{}
+		d.SetMultipathTCP(false)
+		c, err := d.Dial(network, addr)
+		return h.hold(c, err)
+	case "raw":
+		c, err := net.ListenPacket(rest, "0.0.0.0")
+		return h.hold(c, err)
+	case "ping":
+		return h.ping()
+	case "fork":
+		return h.child(rest, h.files)
+	case "sleep":
+		return h.child(rest, nil)
+	case "netns":
+		if err := syscall.Unshare(syscall.CLONE_NEWNET); err != nil {
+			return err
+		}
+		return exec.Command("/bin/busybox", "ip", "link", "set", "lo", "up").Run()
+	}
+	return fmt.Errorf("unknown verb")
+}
+
+func (h *held) listen(multipath bool, network, addr string) error {
+	lc := net.ListenConfig{}
+	lc.SetMultipathTCP(multipath)
+	l, err := lc.Listen(context.Background(), network, addr)
+	if err != nil {
+		return err
+	}
+	go func() { // accepted connections stay open and are this process's
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			h.any = append(h.any, c)
+		}
+	}()
+	return h.hold(l, nil)
+}
+
+func (h *held) hold(c any, err error) error {
+	if err != nil {
+		return err
+	}
+	h.any = append(h.any, c)
+	if f, ok := c.(interface{ File() (*os.File, error) }); ok {
+		dup, err := f.File()
+		if err != nil {
+			return err
+		}
+		h.files = append(h.files, dup)
+	}
+	return nil
+}
+
+func (h *held) ping() error {
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_DGRAM, syscall.IPPROTO_ICMP)
+	if err != nil {
+		return err
+	}
+	h.files = append(h.files, os.NewFile(uintptr(fd), "ping"))
+	return syscall.Bind(fd, &syscall.SockaddrInet4{Port: 4242})
+}
+
+func (h *held) child(name string, files []*os.File) error {
+	cmd := exec.Command("/bin/agent", name)
+	cmd.ExtraFiles = files
+	cmd.Stdout = os.Stdout
+	return cmd.Start()
+}
