@@ -25,7 +25,7 @@ func cmdMeasure(action, done, usage string) *cli.Command {
 		Name:         action,
 		Usage:        usage,
 		ArgsUsage:    "VM",
-		Flags:        []cli.Flag{&cli.Uint64Flag{Name: "pid", Usage: "only the process `PID` of the VM"}},
+		Flags:        []cli.Flag{&cli.Uint64Flag{Name: "pid", Usage: "only the process `PID` of the VM", DefaultText: "the whole VM"}},
 		BashComplete: completeVM,
 		Action: func(c *cli.Context) error {
 			if err := wantArgs(c, 1); err != nil {

@@ -48,7 +48,7 @@ func runDaemon(c *cli.Context) error {
 	path := c.String("config")
 	cfg, err := config.Load(path)
 	if err != nil {
-		return err
+		return wrongConfig(err)
 	}
 	a, err := app.New(app.Options{ConfigPath: path, Version: version, Log: log})
 	if err != nil {
@@ -62,6 +62,7 @@ func runDaemon(c *cli.Context) error {
 	if err != nil {
 		return fmt.Errorf("cannot tell what the service manager's watchdog wants: %w", err)
 	}
+	// The watchdog asks over the socket, as operators do.
 	client := api.NewClient(filepath.Join(cfg.Gateway.Run, "gatewayd.sock"))
 	s := supervisor{
 		log:      log,

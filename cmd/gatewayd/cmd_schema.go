@@ -1,8 +1,6 @@
 package main
 
 import (
-	"fmt"
-
 	"github.com/urfave/cli/v2"
 
 	"github.com/vmgate/vmgate/internal/config"
@@ -16,11 +14,7 @@ func cmdSchema() *cli.Command {
 			if err := wantArgs(c, 0); err != nil {
 				return err
 			}
-			schema, err := config.Schema()
-			if err != nil {
-				return err
-			}
-			_, err = fmt.Fprintf(c.App.Writer, "%s\n", schema)
+			_, err := c.App.Writer.Write(config.Schema())
 			return err
 		},
 	}

@@ -42,15 +42,20 @@ func validate(c *cli.Context) error {
 	file := c.Args().First()
 	cfg, err := config.Load(file)
 	if err == nil && c.Bool("host") {
-		err = cfg.CheckHost()
+		err = errors.Join(cfg.CheckHost()...)
 	}
 	if err == nil {
 		return confirm(c, report{OK: true, File: file, Problems: []problem{}}, "ok")
 	}
 	if !wantsJSON(c) {
-		return fmt.Errorf("%w configuration:\n%w", api.ErrInvalid, err)
+		return wrongConfig(err)
 	}
 	return errors.Join(errReported, show(c, report{File: file, Problems: problems(err)}, nil))
+}
+
+// wrongConfig heads the problems of a configuration, which have a line each and more.
+func wrongConfig(err error) error {
+	return fmt.Errorf("%w configuration:\n%w", api.ErrInvalid, err)
 }
 
 // problems takes apart what the config package has joined.

@@ -18,9 +18,9 @@ import (
 // running is a server over a fake, with what it has refused.
 type running struct {
 	*api.Client
-	fake   *apitest.Fake
-	path   string
-	stop   func() error // ends the server, once, and returns its error
+	fake *apitest.Fake
+	path string
+	stop func() error // ends the server, once, and returns its error
 
 	mu      sync.Mutex
 	refused map[string]int

@@ -39,9 +39,9 @@ type Gateway struct {
 type Segment struct {
 	Name    string         `yaml:"name" schema:"required"`
 	VNIC    string         `yaml:"vnic" schema:"required"`
-	Mode    string         `yaml:"mode" enum:"bridged,routed"` // bridged (default); routed is not supported yet and refused
-	Kind    string         `yaml:"kind" enum:"internal,wan"`   // internal (default) or wan
-	Group   string         `yaml:"group"`                      // segments of one group share layer 2; default "default"
+	Mode    string         `yaml:"mode" enum:"bridged"`      // bridged (default); routed is not supported yet and refused
+	Kind    string         `yaml:"kind" enum:"internal,wan"` // internal (default) or wan
+	Group   string         `yaml:"group"`                    // segments of one group share layer 2; default "default"
 	Subnets []netip.Prefix `yaml:"subnets"`
 	Reflect bool           `yaml:"reflect"` // VMs behind this vSwitch reach each other through the gateway
 	Line    int            `yaml:"-"`

@@ -3,6 +3,7 @@ package config
 import (
 	"encoding"
 	"fmt"
+	"net/netip"
 	"reflect"
 	"strconv"
 	"strings"
@@ -165,6 +166,18 @@ func (d *decoder) scalar(path string, node ast.Node, into reflect.Value) {
 }
 
 func setScalar(into reflect.Value, text string) error {
+	switch v := into.Addr().Interface().(type) { // whose own errors are for programmers
+	case *netip.Addr:
+		if v.UnmarshalText([]byte(text)) != nil {
+			return fmt.Errorf("%q is no IP address: write 192.0.2.1 or 2001:db8::1", text)
+		}
+		return nil
+	case *netip.Prefix:
+		if v.UnmarshalText([]byte(text)) != nil {
+			return fmt.Errorf("%q is no prefix: write 192.0.2.0/24 or 2001:db8::/64", text)
+		}
+		return nil
+	}
 	if u, ok := into.Addr().Interface().(encoding.TextUnmarshaler); ok {
 		return u.UnmarshalText([]byte(text))
 	}

@@ -36,7 +36,7 @@ func (d *differ) compare(path string, a, b reflect.Value) {
 			i := fieldsOf(a.Type())[key]
 			d.compare(join(path, key), a.Field(i), b.Field(i))
 		}
-	case a.Kind() == reflect.Slice && keyField(a.Type().Elem()) != "":
+	case a.Kind() == reflect.Slice && a.Type().Elem().Kind() == reflect.Struct && !isScalar(reflect.New(a.Type().Elem()).Elem()):
 		d.compareEntries(path, a, b)
 	case a.Kind() == reflect.Pointer && !a.IsNil() && !b.IsNil():
 		d.compare(path, a.Elem(), b.Elem())
@@ -47,7 +47,7 @@ func (d *differ) compare(path string, a, b reflect.Value) {
 	}
 }
 
-// compareEntries compares lists whose entries have names.
+// compareEntries compares lists of entries by their names.
 func (d *differ) compareEntries(path string, a, b reflect.Value) {
 	was, is := entriesOf(a), entriesOf(b)
 	for _, name := range was.order {
@@ -59,7 +59,7 @@ func (d *differ) compareEntries(path string, a, b reflect.Value) {
 		if before, known := was.byName[name]; known {
 			d.compare(path+" "+name, before, is.byName[name])
 		} else {
-			d.add("%s %s: added: %s", path, name, render(is.byName[name]))
+			d.add("%s %s: added%s", path, name, is.detail(name))
 		}
 	}
 	// Order means something only among rules.
@@ -76,7 +76,7 @@ type entries struct {
 func entriesOf(list reflect.Value) entries {
 	e := entries{byName: map[string]reflect.Value{}}
 	for i := range list.Len() {
-		name := list.Index(i).FieldByName(keyField(list.Type().Elem())).String()
+		name := nameOfEntry(list.Index(i))
 		e.order = append(e.order, name)
 		e.byName[name] = list.Index(i)
 	}
@@ -93,16 +93,28 @@ func (e entries) common(other entries) (names []string) {
 	return names
 }
 
-// keyField is the field that names an entry of a list, "" if none does. Entries
-// of the suspect and malicious lists may share a name.
-func keyField(t reflect.Type) string {
-	switch t {
-	case reflect.TypeFor[VM](), reflect.TypeFor[Router]():
-		return "ID"
-	case reflect.TypeFor[Segment](), reflect.TypeFor[Rule]():
-		return "Name"
+// detail is what the entry says beyond its name.
+func (e entries) detail(name string) string {
+	if text := render(e.byName[name]); text != name {
+		return ": " + text
+	}
+	return ""
+}
+
+// nameOfEntry is what tells an entry from the others of its list. Entries of the
+// suspect and malicious lists may share a name and have nothing but their content.
+func nameOfEntry(v reflect.Value) string {
+	switch e := v.Interface().(type) {
+	case VM:
+		return e.ID
+	case Router:
+		return e.ID
+	case Segment:
+		return e.Name
+	case Rule:
+		return e.Name
 	default:
-		return ""
+		return render(v)
 	}
 }
 

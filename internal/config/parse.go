@@ -11,16 +11,6 @@ import (
 	"github.com/goccy/go-yaml/ast"
 	"github.com/goccy/go-yaml/lexer"
 	"github.com/goccy/go-yaml/parser"
-	"github.com/goccy/go-yaml/token"
-)
-
-// Bounds of a configuration text: the parser recurses, and configurations also
-// come in over the API.
-const (
-	maxSize       = 1 << 20 // bytes
-	maxTokens     = 400_000
-	maxLineTokens = 2048
-	maxFlowDepth  = 32
 )
 
 // Load reads and checks the configuration file, and the files that it names
@@ -95,35 +85,9 @@ func parseYAML(src *source, text []byte) (ast.Node, error) {
 			continue
 		}
 		if root != nil {
-			return nil, src.problem(placeOf(doc.Body.GetToken()), "a second document: the whole configuration is one, remove the --- line")
+			return nil, src.problem(placeOfNode(doc.Body), "a second document: the whole configuration is one, remove the --- line")
 		}
 		root = doc.Body
 	}
 	return root, nil
-}
-
-// bound refuses what would make the recursive parser go too deep.
-func bound(src *source, tokens token.Tokens) error {
-	line, onLine, depth := 0, 0, 0
-	for i, t := range tokens {
-		if t.Position.Line != line {
-			line, onLine = t.Position.Line, 0
-		}
-		onLine++
-		switch t.Type {
-		case token.SequenceStartType, token.MappingStartType:
-			depth++
-		case token.SequenceEndType, token.MappingEndType:
-			depth--
-		}
-		switch {
-		case i >= maxTokens:
-			return src.problem(placeOf(t), fmt.Sprintf("more than %d words and marks", maxTokens))
-		case onLine > maxLineTokens:
-			return src.problem(placeOf(t), fmt.Sprintf("more than %d words and marks in one line: break it up", maxLineTokens))
-		case depth > maxFlowDepth:
-			return src.problem(placeOf(t), fmt.Sprintf("brackets nested deeper than %d", maxFlowDepth))
-		}
-	}
-	return nil
 }

@@ -95,11 +95,20 @@ func (s *source) find(path string) place {
 
 // problem is one problem at a place.
 func (s *source) problem(at place, message string) *Problem {
-	p := &Problem{File: s.name, Line: at.line, Column: at.column, Message: message}
+	p := &Problem{File: s.name, Line: at.line, Column: at.column, Message: clip(message)}
 	if 0 < at.line && at.line <= len(s.lines) {
 		p.Source = strings.TrimSuffix(s.lines[at.line-1], "\r")
 	}
 	return p
+}
+
+// clip takes the middle out of a message that quotes a long value.
+func clip(message string) string {
+	const head, tail = 240, 160
+	if runes := []rune(message); len(runes) > head+tail {
+		return string(runes[:head]) + " … " + string(runes[len(runes)-tail:])
+	}
+	return message
 }
 
 // report notes a problem at a path.

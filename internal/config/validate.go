@@ -123,7 +123,8 @@ func (v *checker) checkOutput() {
 func (v *checker) oneOf(path, value string, allowed ...string) {
 	if !slices.Contains(allowed, value) {
 		last := len(allowed) - 1
-		v.report(path, "%s: unknown value %q: want %s or %s", path, value, strings.Join(allowed[:last], ", "), allowed[last])
+		want := strings.Join(allowed[:last], ", ") + " or " + allowed[last]
+		v.report(path, "%s: unknown value %q: want %s", path, value, want)
 	}
 }
 

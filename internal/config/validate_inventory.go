@@ -30,10 +30,12 @@ func (v *checker) checkSegments() {
 		if s.VNIC != "" {
 			checkUnique(v, vnics, path+".vnic", s.VNIC, "vNIC "+s.VNIC)
 		}
-		if s.Mode == "routed" {
+		switch s.Mode {
+		case "bridged":
+		case "routed":
 			v.report(path+".mode", "%s.mode: routed is not supported yet: use bridged, and a router of your own in the segment", path)
-		} else {
-			v.oneOf(path+".mode", s.Mode, "bridged", "routed")
+		default:
+			v.report(path+".mode", "%s.mode: unknown value %q: want bridged", path, s.Mode)
 		}
 		v.oneOf(path+".kind", s.Kind, "internal", "wan")
 		v.checkName(path+".group", s.Group, maxName)

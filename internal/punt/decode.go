@@ -46,10 +46,11 @@ type datagram struct {
 	proto    uint8
 	src, dst netip.Addr
 	payload  []byte // as far as it was copied
-	length   int    // of the payload in the packet
+	cut      int    // bytes of the payload that the copy lacks
 	fragment bool
 	fragKey  fragmentKey // of a fragment, without the VLAN
-	offset   int         // of the payload in the whole packet, bytes
+	offset   int         // where its part begins in the whole packet, bytes
+	end      int         // where it ends
 }
 
 // decode fills the flow's fields of p from the packet's bytes, which begin with
@@ -68,7 +69,7 @@ func (d *decoder) decode(p *Packet, data []byte) error {
 	}
 	if dg.fragment {
 		dg.fragKey.vlan = p.VLAN
-		d.fragments.put(dg.fragKey, fragmentHead{proto: dg.proto, ports: ports, end: dg.length, seen: p.Received})
+		d.fragments.put(dg.fragKey, fragmentHead{proto: dg.proto, ports: ports, end: dg.end, seen: p.Received})
 	}
 	p.setFlow(dg, dg.proto, ports)
 	return nil
@@ -120,10 +121,10 @@ func (d *decoder) ipv4(data []byte) (datagram, error) {
 	return datagram{
 		proto: uint8(ip.Protocol), src: src, dst: dst,
 		payload:  ip.Payload,
-		length:   int(ip.Length) - int(ip.IHL)*4,
 		fragment: ip.Flags&layers.IPv4MoreFragments != 0 || ip.FragOffset != 0,
 		fragKey:  fragmentKey{proto: uint8(ip.Protocol), src: src, dst: dst, id: uint32(ip.Id)},
 		offset:   int(ip.FragOffset) * 8,
+		end:      int(ip.FragOffset)*8 + int(ip.Length) - int(ip.IHL)*4,
 	}, nil
 }
 
@@ -137,17 +138,12 @@ func (d *decoder) ipv6(data []byte, length int) (datagram, error) {
 	if src.Is4In6() || dst.Is4In6() {
 		return datagram{}, errMapped
 	}
-	dg := datagram{src: src, dst: dst, payload: ip.Payload}
+	dg := datagram{src: src, dst: dst, payload: ip.Payload, cut: max(length-len(data), 0)}
 	next := ip.NextHeader
 	if ip.HopByHop != nil {
 		next = ip.HopByHop.NextHeader
 	}
-	if err := d.extensions(&dg, next); err != nil {
-		return datagram{}, err
-	}
-	headers := len(data) - len(dg.payload)
-	dg.length = max(length, len(data)) - headers
-	return dg, nil
+	return dg, d.extensions(&dg, next)
 }
 
 // extensions walks the IPv6 extension headers up to the transport header, or to
@@ -198,5 +194,6 @@ func (dg *datagram) fragmentHeader() (next uint8) {
 	dg.fragment = word&^6 != 0
 	dg.fragKey = fragmentKey{proto: header[0], src: dg.src, dst: dg.dst, id: binary.BigEndian.Uint32(header[4:])}
 	dg.payload = dg.payload[8:]
+	dg.end = dg.offset + len(dg.payload) + dg.cut
 	return header[0]
 }

@@ -131,7 +131,7 @@ func (g *gateway) passes(n int) {
 func (g *gateway) underTraffic(f func()) {
 	g.t.Helper()
 	const some = 50
-	running, stop, failed := make(chan struct{}), make(chan struct{}), make(chan error)
+	running, stop, failed := make(chan struct{}), make(chan struct{}), make(chan error, 1)
 	go func() {
 		failed <- func() error {
 			left := some

@@ -40,7 +40,7 @@ type Config struct {
 
 var (
 	deviceName = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,15}$`)
-	// Paths are written into the engines' own configuration languages, and
+	// The directory is written into the engines' own configuration languages, and
 	// Suricata expands rule paths with glob(3): what means something there is
 	// refused rather than escaped in three ways.
 	plainPath = regexp.MustCompile(`^/[\p{L}\p{N}/ ._+@=:,~#%-]*$`)
@@ -94,8 +94,8 @@ func (c Config) checkRules() error {
 		return errors.New("no rule files: an engine without rules inspects nothing")
 	}
 	for _, path := range c.Rules {
-		if !plainPath.MatchString(path) {
-			return fmt.Errorf("rule file %q: give an absolute path without quotes and wildcards", path)
+		if !filepath.IsAbs(path) {
+			return fmt.Errorf("rule file %q: give an absolute path", path)
 		}
 		f, err := os.Open(path)
 		if err != nil {

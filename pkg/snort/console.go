@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 )
 
@@ -18,7 +19,8 @@ type console struct {
 	lines splitter
 	drv   driver
 	log   *slog.Logger
-	ready chan struct{} // receives once
+	names *strings.Replacer // of the rule files
+	ready chan struct{}     // receives once
 
 	isReady bool
 
@@ -27,8 +29,8 @@ type console struct {
 	kept       int
 }
 
-func newConsole(drv driver, log *slog.Logger) *console {
-	c := &console{drv: drv, log: log, ready: make(chan struct{}, 1)}
+func newConsole(drv driver, log *slog.Logger, names *strings.Replacer) *console {
+	c := &console{drv: drv, log: log, names: names, ready: make(chan struct{}, 1)}
 	c.lines = splitter{line: c.print, overlong: func() {}}
 	return c
 }
@@ -43,7 +45,7 @@ func (c *console) print(line []byte) {
 	if level == slog.LevelInfo {
 		level = slog.LevelDebug
 	}
-	c.log.Log(context.Background(), level, "IDS engine says", "message", m.text)
+	c.log.Log(context.Background(), level, "IDS engine says", "message", c.names.Replace(m.text))
 	if m.level >= slog.LevelWarn {
 		c.keep(line)
 	}
@@ -78,7 +80,7 @@ func (c *console) explain(end error) error {
 	if c.kept == 0 {
 		return end
 	}
-	return fmt.Errorf("%w: %w", end, condense(c.drv, c.complaints.String(), end))
+	return fmt.Errorf("%w: %w", end, condense(c.drv, c.names.Replace(c.complaints.String()), end))
 }
 
 // Write never fails.

@@ -86,7 +86,7 @@ func removeFiles(dir string, patterns []string) {
 		// The pattern is well-formed and dir has no wildcards, so there is no error.
 		paths, _ := filepath.Glob(filepath.Join(dir, pattern))
 		for _, path := range paths {
-			_ = os.Remove(path) // what is left over shows when it is made again
+			_ = os.RemoveAll(path) // what is left over shows when it is made again
 		}
 	}
 }

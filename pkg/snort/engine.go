@@ -2,9 +2,7 @@ package snort
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"os"
 	"os/exec"
 	"sync"
 	"sync/atomic"
@@ -41,11 +39,13 @@ type Engine struct {
 
 	lines, malformed, lost atomic.Uint64
 
-	mu    sync.Mutex
-	state State
-	proc  *process // while the phase is up
+	mu        sync.Mutex
+	isRunning bool // Run runs
+	state     State
+	proc      *process // while the phase is up
 
-	reloading sync.Mutex
+	loading chan struct{} // holds one token while the copies of the rules change or are read
+	proven  bool          // an engine took the copies, so they stay; under loading
 }
 
 // queueLength bounds the alerts that wait for onAlert: some 0.1 s of the
@@ -59,7 +59,12 @@ func New(c Config) (*Engine, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot use the IDS configuration: %w", err)
 	}
-	e := &Engine{cfg: c, drv: driverOf(c.Engine), state: State{Phase: PhaseDown, Since: time.Now(), Detail: "not started"}}
+	e := &Engine{
+		cfg:     c,
+		drv:     driverOf(c.Engine),
+		state:   State{Phase: PhaseDown, Since: time.Now(), Detail: "not started"},
+		loading: make(chan struct{}, 1),
+	}
 	if e.binary, err = findBinary(c); err != nil {
 		return nil, err
 	}
@@ -97,54 +102,6 @@ func findBinary(c Config) (string, error) {
 
 // Version is the program's version, such as "7.0.10".
 func (e *Engine) Version() string { return e.version }
-
-// Check has the engine test its configuration and rules without running. The
-// error names rule file and line.
-func (e *Engine) Check(ctx context.Context) error {
-	if err := os.MkdirAll(e.cfg.Dir, 0o700); err != nil {
-		return fmt.Errorf("cannot make the IDS directory: %w", err)
-	}
-	defer os.Remove(e.cfg.Dir) // succeeds only if nothing else is in it
-	dir, err := os.MkdirTemp(e.cfg.Dir, "check-")
-	if err != nil {
-		return fmt.Errorf("cannot make a directory for the IDS check: %w", err)
-	}
-	defer os.RemoveAll(dir)
-	if err := e.drv.configure(e.cfg, e.cfg.MTU+headerRoom, dir, true); err != nil {
-		return err
-	}
-	printed, err := output(ctx, e.binary, e.drv.checkArgs(dir), 1<<20)
-	if err == nil {
-		return nil
-	}
-	if ctx.Err() != nil {
-		return fmt.Errorf("cannot check the IDS rules in time: %w", ctx.Err())
-	}
-	return fmt.Errorf("%s refuses its rules: %w", e.cfg.Engine, condense(e.drv, printed, err))
-}
-
-// Reload has the running engine take over the rule files as they are now,
-// without losing a packet. The rules are checked first: after an error the old
-// ones are still in force.
-func (e *Engine) Reload(ctx context.Context) error {
-	e.reloading.Lock()
-	defer e.reloading.Unlock()
-	ctx, cancel := context.WithTimeout(ctx, startLimit)
-	defer cancel()
-	if err := e.Check(ctx); err != nil {
-		return fmt.Errorf("cannot reload, the old rules stay: %w", err)
-	}
-	e.mu.Lock()
-	p := e.proc
-	e.mu.Unlock()
-	if p == nil {
-		return errors.New("cannot reload: the engine is not up; it will read the new rules when it starts")
-	}
-	if err := e.drv.reload(ctx, e.cfg.Dir, p); err != nil {
-		return fmt.Errorf("cannot reload: %w", err)
-	}
-	return nil
-}
 
 // State says how the engine does now.
 func (e *Engine) State() State {

@@ -42,6 +42,8 @@ func (e *Engine) Run(ctx context.Context, onState func(State), onAlert func(Aler
 		return fmt.Errorf("cannot run the IDS engine: %w", err)
 	}
 	defer release()
+	e.setRunning(true)
+	defer e.setRunning(false)
 
 	queue := make(chan Alert, queueLength)
 	src, err := e.drv.listen(e.cfg.Dir, &splitter{
@@ -101,9 +103,9 @@ func (e *Engine) claim() (release func(), err error) {
 	if pid != 0 {
 		e.cfg.Log.Warn("ended the engine that an earlier daemon left behind", "pid", pid)
 	}
-	removeFiles(dir, append(e.drv.files(), pidFile, "check-*"))
+	removeFiles(dir, append(e.drv.files(), pidFile, rulesDir, "check-*"))
 	return func() {
-		removeFiles(dir, append(e.drv.files(), pidFile, lockFile))
+		removeFiles(dir, append(e.drv.files(), pidFile, rulesDir, lockFile))
 		lock.Close()
 		_ = os.Remove(dir) // kept if someone else put something there
 	}, nil
@@ -140,27 +142,13 @@ func (e *Engine) supervise(ctx context.Context, onState func(State)) {
 // up and why it ended.
 func (e *Engine) instance(ctx context.Context, onState func(State)) (up time.Duration, err error) {
 	e.enter(PhaseStarting, nil, "", onState)
-	pair, err := findDevices(e.cfg.NetNS, e.cfg.In, e.cfg.Out)
-	if err != nil {
-		return 0, err
-	}
-	if err := e.drv.configure(e.cfg, max(e.cfg.MTU, pair.mtu)+headerRoom, e.cfg.Dir, false); err != nil {
-		return 0, err
-	}
-	removeFiles(e.cfg.Dir, e.drv.leftovers())
-	said := newConsole(e.drv, e.cfg.Log)
-	p, err := start(e.cfg.NetNS, e.binary, e.drv.runArgs(e.cfg, e.cfg.Dir), said)
+	said := newConsole(e.drv, e.cfg.Log, e.cfg.originals(e.cfg.Dir))
+	p, err := e.launch(ctx, said)
 	if err != nil {
 		return 0, err
 	}
 	defer removeFiles(e.cfg.Dir, []string{pidFile})
 	defer p.stop()
-	if err := writePID(e.cfg.Dir, p.pid()); err != nil {
-		return 0, err
-	}
-	if err := e.awaitReady(ctx, p, pair, said); err != nil {
-		return 0, err
-	}
 	began := time.Now()
 	e.enter(PhaseUp, p, "", onState)
 	select {
@@ -173,6 +161,46 @@ func (e *Engine) instance(ctx context.Context, onState func(State)) (up time.Dur
 	e.proc = nil
 	e.mu.Unlock()
 	return time.Since(began), err
+}
+
+// launch starts an engine and returns it when it inspects.
+func (e *Engine) launch(ctx context.Context, said *console) (p *process, err error) {
+	select {
+	case e.loading <- struct{}{}:
+		defer func() { <-e.loading }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	pair, err := findDevices(e.cfg.NetNS, e.cfg.In, e.cfg.Out)
+	if err != nil {
+		return nil, err
+	}
+	dir := e.cfg.Dir
+	removeFiles(dir, e.drv.leftovers())
+	if !e.proven {
+		if err := e.cfg.copyRules(dir); err != nil {
+			return nil, err
+		}
+	}
+	if err := e.drv.configure(e.cfg.withRulesIn(dir), max(e.cfg.MTU, pair.mtu)+headerRoom, dir, false); err != nil {
+		return nil, err
+	}
+	if p, err = start(e.cfg.NetNS, e.binary, e.drv.runArgs(e.cfg, dir), said); err != nil {
+		return nil, err
+	}
+	err = writePID(dir, p.pid())
+	if err == nil {
+		err = e.awaitReady(ctx, p, pair, said)
+	}
+	// Copies with which no engine starts are made anew, from what the operator may
+	// have put right since.
+	e.proven = err == nil
+	if err != nil {
+		p.stop()
+		removeFiles(dir, []string{pidFile})
+		return nil, err
+	}
+	return p, nil
 }
 
 // awaitReady returns when the engine really inspects: it has said so and its
@@ -213,4 +241,10 @@ func (e *Engine) enter(phase string, p *process, detail string, onState func(Sta
 	s := e.State()
 	e.cfg.Log.Debug("IDS engine", "phase", s.Phase, "pid", s.PID, "detail", s.Detail)
 	onState(s)
+}
+
+func (e *Engine) setRunning(is bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.isRunning = is
 }

@@ -38,26 +38,18 @@ func (suricata) configure(c Config, snap int, dir string, check bool) error {
 		"Check":         check,
 		"EveSocket":     filepath.Join(dir, eveSocket),
 		"CommandSocket": filepath.Join(dir, suricataCommand),
-		"ReadDirs":      suricataReads(c.Rules),
+		"ReadDirs":      suricataReads(dir),
 		"Snap":          snap,
 		"Ports":         []port{{c.In, c.Out, 98}, {c.Out, c.In, 99}},
 	})
 }
 
 // suricataReads are the directories that the engine may read: it cannot open a
-// rule file elsewhere, whoever owns it.
-func suricataReads(rules []string) []string {
-	dirs := []string{"/usr/", "/etc/suricata/", "/proc/", "/sys/"}
-	for _, path := range rules {
-		dirs = append(dirs, filepath.Dir(path)+"/")
-		if real, err := filepath.EvalSymlinks(path); err == nil {
-			dirs = append(dirs, filepath.Dir(real)+"/")
-		}
-	}
-	slices.Sort(dirs)
-	return slices.DeleteFunc(slices.Compact(dirs), func(dir string) bool {
+// file elsewhere, whoever owns it. Those that are missing it would complain about.
+func suricataReads(dir string) []string {
+	return slices.DeleteFunc([]string{dir + "/", "/usr/", "/etc/suricata/", "/proc/", "/sys/"}, func(dir string) bool {
 		_, err := os.Stat(dir)
-		return err != nil || !plainPath.MatchString(dir)
+		return err != nil
 	})
 }
 

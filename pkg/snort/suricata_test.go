@@ -234,6 +234,25 @@ func TestSuricata_ReloadTakesGoodRulesAndKeepsTheOldForBad(t *testing.T) {
 	if s := r.State(); s.PID != pid || s.Restarts != 0 {
 		t.Errorf("the engine was restarted: %+v", s)
 	}
+	// Nor does a new engine find the bad ones.
+	must(t, unix.Kill(pid, unix.SIGKILL))
+	r.await(PhaseDown)
+	r.await(PhaseUp)
+	alerts("one", 2)
+}
+
+func TestSuricata_BadRulesAtTheStartAreToldAndTriedAgain(t *testing.T) {
+	w := newWire(t)
+	c := suricataConfigFor(t, w, "alert nonsense\n")
+	r := run(t, c)
+	s := r.await(PhaseDown)
+	for _, part := range []string{c.Rules[0], "line 1"} {
+		if !strings.Contains(s.Detail, part) {
+			t.Errorf("%q does not name %q", s.Detail, part)
+		}
+	}
+	must(t, os.WriteFile(c.Rules[0], []byte(synFlood), 0o600))
+	r.await(PhaseUp)
 }
 
 // A daemon that was killed leaves its engine; the next one must not be kept from

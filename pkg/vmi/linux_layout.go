@@ -55,7 +55,8 @@ type linuxLayout struct {
 	FilePath     field `btf:"file.f_path"`
 	FileInode    field `btf:"file.f_inode"`
 	FilePrivate  field `btf:"file.private_data"`
-	FileCount    field `btf:"file.f_count|file.f_ref.refcnt"`
+	FileCount    field `btf:"file.f_count?"`
+	FileRef      field `btf:"file.f_ref.refcnt?"`
 	PathMount    field `btf:"path.mnt"`
 	PathDentry   field `btf:"path.dentry"`
 	MountVFS     field `btf:"mount.mnt"`
@@ -114,6 +115,7 @@ type linuxLayout struct {
 	NetList      field `btf:"net.list"`
 	NetHashMix   field `btf:"net.hash_mix"`
 	NetUDPTable  field `btf:"net.ipv4.udp_table?"`
+	QueuedLock   field `btf:"qrwlock.wlocked?"`
 	TrampolineAt field `btf:"real_mode_header.trampoline_pgd?"`
 }
 

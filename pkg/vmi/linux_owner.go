@@ -71,15 +71,18 @@ type search struct {
 	k     *linuxKernel
 	want  map[uint64]uint64 // file to its reference count
 	found map[uint64][]holder
-	seen  map[uint64]bool // descriptor tables by (task, files)
+	seen  map[table]bool
 }
+
+// table is a process's descriptor table: its threads share one, as a rule.
+type table struct{ leader, files uint64 }
 
 // findHolders looks for who holds files; want gives each one's reference
 // count. Processes that the guest lists come first; where they do not account
 // for every reference their threads and the tree of processes follow, and where
 // nobody was found the allocator's view, which no unlinking can hide from.
 func (k *linuxKernel) findHolders(ctx context.Context, want map[uint64]uint64) (map[uint64][]holder, error) {
-	s := &search{k: k, want: want, found: make(map[uint64][]holder), seen: make(map[uint64]bool)}
+	s := &search{k: k, want: want, found: make(map[uint64][]holder), seen: make(map[table]bool)}
 	views := []struct {
 		tasks func(context.Context) ([]task, error)
 		need  func() map[uint64]bool
@@ -111,7 +114,8 @@ func (k *linuxKernel) findHolders(ctx context.Context, want map[uint64]uint64) (
 // task looks through one task's descriptors. That it fails is no error: tasks
 // exit while they are looked at, and what is found is verified afterwards.
 func (s *search) task(t task, need map[uint64]bool) {
-	if !s.k.isDirect(t.files) || s.seen[t.addr] || s.seen[t.leader] && s.seen[t.leader^t.files] {
+	key := table{t.leader, t.files}
+	if !s.k.isDirect(t.files) || s.seen[key] {
 		return
 	}
 	leader := t
@@ -121,8 +125,7 @@ func (s *search) task(t task, need map[uint64]bool) {
 			return
 		}
 	}
-	s.seen[t.addr] = true
-	s.seen[t.leader^t.files] = true
+	s.seen[key] = true
 	_ = s.k.scanFiles(t.files, need, func(file uint64, fd uint32) {
 		s.found[file] = append(s.found[file], holder{t.addr, t.leader, leader.id(), t.files, fd})
 	})

@@ -112,7 +112,7 @@ func (k *linuxKernel) openFile(s sock) (f openFile, ok bool, err error) {
 	if err != nil || ops != k.sym["socket_file_ops"] {
 		return f, false, err
 	}
-	if f.count, err = k.member(f.file, k.FileCount); err != nil {
+	if f.count, err = k.references(f.file); err != nil {
 		return f, false, err
 	}
 	f.inode, err = k.u64(socket + uint64(k.SocketInode.off) + uint64(k.InodeNumber.off))
@@ -140,4 +140,21 @@ func (k *linuxKernel) mptcp(sk uint64) (uint64, error) {
 		return 0, err
 	}
 	return conn, nil
+}
+
+// references is how many descriptors, and calls under way, hold a file. From
+// 6.13 on the kernel counts from zero (include/linux/file_ref.h).
+func (k *linuxKernel) references(file uint64) (uint64, error) {
+	if k.FileRef.size != 0 {
+		n, err := k.member(file, k.FileRef)
+		return n + 1, err
+	}
+	return k.member(file, k.FileCount)
+}
+
+func stateName(state uint8) string {
+	if int(state) < len(socketStates) {
+		return socketStates[state]
+	}
+	return "unknown"
 }

@@ -58,7 +58,7 @@ type fileMemory struct {
 
 func (m *fileMemory) ReadPhys(p []byte, addr uint64) error {
 	for len(p) > 0 {
-		off, run, ok := m.layout.offset(addr)
+		off, run, ok := m.layout.Offset(addr)
 		if !ok {
 			return fmt.Errorf("no guest RAM at physical address %#x", addr)
 		}

@@ -58,9 +58,9 @@ func (l Layout) Size() uint64 {
 	return n
 }
 
-// offset gives the place of a guest-physical address in the backing file, and
-// how many bytes follow there without a break.
-func (l Layout) offset(phys uint64) (off, run uint64, ok bool) {
+// Offset gives the place of a guest-physical address in the backing file, and
+// how many bytes follow there without a break; ok is false where there is no RAM.
+func (l Layout) Offset(phys uint64) (off, run uint64, ok bool) {
 	for _, p := range l.parts {
 		if phys >= p.phys && phys-p.phys < p.size {
 			d := phys - p.phys

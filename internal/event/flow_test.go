@@ -1,0 +1,94 @@
+package event
+
+import (
+	"net/netip"
+	"testing"
+
+	"pgregory.net/rapid"
+)
+
+func ap(s string) netip.AddrPort { return netip.MustParseAddrPort(s) }
+
+// The vectors are those of the specification's baseline for seed 0:
+// https://github.com/corelight/community-id-spec, baseline/baseline_deflt.json.
+func TestCommunityID_SpecificationVectors(t *testing.T) {
+	for _, c := range []struct {
+		proto    uint8
+		src, dst string
+		want     string
+	}{
+		{6, "128.232.110.120:34855", "66.35.250.204:80", "1:LQU9qZlK+B5F3KDmev6m5PMibrg="},
+		{6, "66.35.250.204:80", "128.232.110.120:34855", "1:LQU9qZlK+B5F3KDmev6m5PMibrg="},
+		{17, "192.168.1.52:54585", "8.8.8.8:53", "1:d/FP5EW3wiY1vCndhwleRRKHowQ="},
+		{17, "8.8.8.8:53", "192.168.1.52:54585", "1:d/FP5EW3wiY1vCndhwleRRKHowQ="},
+		{132, "192.168.170.8:7", "192.168.170.56:80", "1:jQgCxbku+pNGw8WPbEc/TS/uTpQ="},
+		{1, "192.168.0.89:7", "192.168.0.1:7", "1:X0snYXpgwiv9TZtqg64sgzUn6Dk="},
+	} {
+		if got := CommunityID(c.proto, ap(c.src), ap(c.dst)); got != c.want {
+			t.Errorf("CommunityID(%d, %s, %s) = %q, want %q", c.proto, c.src, c.dst, got, c.want)
+		}
+	}
+}
+
+func TestCommunityID_NoneForMixedOrMissingAddresses(t *testing.T) {
+	if got := CommunityID(6, ap("192.0.2.1:1"), ap("[2001:db8::1]:1")); got != "" {
+		t.Errorf("mixed families: %q", got)
+	}
+	if got := CommunityID(6, netip.AddrPort{}, netip.AddrPort{}); got != "" {
+		t.Errorf("no addresses: %q", got)
+	}
+}
+
+func TestFlowID_DirectionsShareItAndFlowsDoNot(t *testing.T) {
+	addr := rapid.Custom(func(t *rapid.T) netip.AddrPort {
+		var b [4]byte
+		copy(b[:], rapid.SliceOfN(rapid.Byte(), 4, 4).Draw(t, "addr"))
+		return netip.AddrPortFrom(netip.AddrFrom4(b), rapid.Uint16().Draw(t, "port"))
+	})
+	seen := map[uint64][4]any{}
+	rapid.Check(t, func(t *rapid.T) {
+		a, b := addr.Draw(t, "a"), addr.Draw(t, "b")
+		proto, vlan := rapid.Byte().Draw(t, "proto"), rapid.Uint32().Draw(t, "vlan")
+		id := FlowID(proto, a, b, vlan)
+		if back := FlowID(proto, b, a, vlan); back != id {
+			t.Fatalf("%d one way, %d the other", id, back)
+		}
+		if id == 0 || id >= 1<<53 {
+			t.Fatalf("%d does not fit a double, or is none", id)
+		}
+		if CommunityID(6, a, b) != CommunityID(6, b, a) {
+			t.Fatal("the community id depends on the direction")
+		}
+		if b.Compare(a) < 0 {
+			a, b = b, a
+		}
+		flow := [4]any{proto, a, b, vlan}
+		if other, ok := seen[id]; ok && other != flow {
+			t.Fatalf("%v and %v share %d", other, flow, id)
+		}
+		seen[id] = flow
+	})
+}
+
+func TestProto_NamesAndNumbers(t *testing.T) {
+	for proto, name := range map[uint8]string{1: "ICMP", 6: "TCP", 17: "UDP", 58: "IPv6-ICMP", 132: "SCTP", 99: "99"} {
+		if got := ProtoName(proto); got != name {
+			t.Errorf("ProtoName(%d) = %q, want %q", proto, got, name)
+		}
+	}
+	for proto := range 256 {
+		if got, err := ParseProto(ProtoName(uint8(proto))); err != nil || got != uint8(proto) {
+			t.Errorf("ParseProto(ProtoName(%d)) = %d, %v", proto, got, err)
+		}
+	}
+	for text, want := range map[string]uint8{"tcp": 6, "Udp": 17, "icmpv6": 58, "sctp": 132, "255": 255} {
+		if got, err := ParseProto(text); err != nil || got != want {
+			t.Errorf("ParseProto(%q) = %d, %v, want %d", text, got, err, want)
+		}
+	}
+	for _, text := range []string{"", "tpc", "256", "-1", "6 "} {
+		if got, err := ParseProto(text); err == nil {
+			t.Errorf("ParseProto(%q) = %d, want an error", text, got)
+		}
+	}
+}

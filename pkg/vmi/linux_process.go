@@ -1,0 +1,239 @@
+package vmi
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// Names of the views, as Process.Views gives them.
+const (
+	viewTasks = "tasks"
+	viewPIDs  = "pids"
+	viewTree  = "tree"
+	viewSlab  = "slab"
+)
+
+// sampleGap is the pause between two looks at a process that seems hidden: long
+// enough for a fork or an exit that is under way to be over.
+const sampleGap = time.Millisecond
+
+// sighting is one process in one sample.
+type sighting struct {
+	task  task
+	views []string
+}
+
+// sample looks at all views once.
+func (k *linuxKernel) sample(ctx context.Context) (map[id]*sighting, error) {
+	seen := make(map[id]*sighting)
+	for _, v := range []struct {
+		name string
+		walk func(context.Context) ([]task, error)
+	}{{viewTasks, k.tasksView}, {viewPIDs, k.pidsView}, {viewTree, k.treeView}, {viewSlab, k.slabView}} {
+		tasks, err := v.walk(ctx)
+		if err != nil {
+			return nil, err
+		}
+		for _, t := range tasks {
+			if !t.leads() || !k.living(t) {
+				continue
+			}
+			s := seen[t.id()]
+			if s == nil {
+				s = &sighting{task: t}
+				seen[t.id()] = s
+			}
+			if !slices.Contains(s.views, v.name) {
+				s.views = append(s.views, v.name)
+			}
+		}
+	}
+	return seen, nil
+}
+
+// census is the outcome of several samples.
+type census struct {
+	last    map[id]*sighting
+	missed  map[id]int // in how many samples ps would not have shown it
+	samples int
+}
+
+// census samples until every process is in all views, or n times.
+func (k *linuxKernel) census(ctx context.Context, n int) (census, error) {
+	c := census{missed: make(map[id]int)}
+	for c.samples < n {
+		if c.samples > 0 {
+			if err := pause(ctx, sampleGap); err != nil {
+				return c, err
+			}
+		}
+		seen, err := k.quietly(ctx, func() (map[id]*sighting, error) { return k.sample(ctx) })
+		if err != nil {
+			return c, err
+		}
+		for key, s := range seen {
+			if before := c.last[key]; before != nil {
+				s.views = union(before.views, s.views)
+			}
+			if !k.shown(s) {
+				c.missed[key]++
+			}
+		}
+		c.last = seen
+		c.samples++
+		if !slices.ContainsFunc(sightings(seen), func(s *sighting) bool { return len(s.views) < 4 }) {
+			break
+		}
+	}
+	return c, nil
+}
+
+func sightings(m map[id]*sighting) []*sighting {
+	out := make([]*sighting, 0, len(m))
+	for _, s := range m {
+		out = append(out, s)
+	}
+	return out
+}
+
+// shown says whether ps shows a process: it was seen in that view, or is there
+// now (it may have been born while the views were read).
+func (k *linuxKernel) shown(s *sighting) bool {
+	if slices.Contains(s.views, viewPIDs) {
+		return true
+	}
+	ok, err := k.listed(s.task)
+	if ok {
+		s.views = append(s.views, viewPIDs)
+	}
+	return ok || err != nil
+}
+
+// union keeps the order of the views.
+func union(a, b []string) []string {
+	var out []string
+	for _, v := range []string{viewTasks, viewPIDs, viewTree, viewSlab} {
+		if slices.Contains(a, v) || slices.Contains(b, v) {
+			out = append(out, v)
+		}
+	}
+	return out
+}
+
+// quietly runs look, again (at most three times) if the kernel was in the
+// middle of linking or unlinking a process: what looks hidden then is not. A
+// paused guest may stay there for as long as it likes.
+func (k *linuxKernel) quietly(ctx context.Context, look func() (map[id]*sighting, error)) (seen map[id]*sighting, err error) {
+	for range attempts {
+		seen, err = look()
+		busy := err == nil && k.linking()
+		if err == nil && !busy {
+			return seen, nil
+		}
+		if err == nil {
+			err = fmt.Errorf("%w: processes are being made", ErrUnstable)
+		}
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		if perr := pause(ctx, sampleGap); perr != nil {
+			return nil, perr
+		}
+	}
+	return nil, err
+}
+
+// linking says whether somebody holds the lock of the process lists for
+// writing (include/asm-generic/qrwlock.h: the low byte is the writer's).
+func (k *linuxKernel) linking() bool {
+	va, ok := k.sym["tasklist_lock"]
+	if !ok || k.QueuedLock.size == 0 {
+		return false
+	}
+	writer, err := k.u8(va + uint64(k.QueuedLock.off))
+	return err == nil && writer != 0
+}
+
+// pause waits, but no longer than ctx allows.
+func pause(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-t.C:
+		return nil
+	}
+}
+
+// views checks one process against each view on its own, without walking any:
+// its neighbours in the lists must know it.
+func (k *linuxKernel) views(t task) []string {
+	var out []string
+	if k.linked(t.addr + uint64(k.TaskTasks.off)) {
+		out = append(out, viewTasks)
+	}
+	if ok, err := k.listed(t); err == nil && ok {
+		out = append(out, viewPIDs)
+	}
+	if k.linked(t.addr + uint64(k.TaskSibling.off)) {
+		out = append(out, viewTree)
+	}
+	if k.inSlab(t.addr) {
+		out = append(out, viewSlab)
+	}
+	return out
+}
+
+// linked says whether a list node is among others that agree about it.
+func (k *linuxKernel) linked(node uint64) bool {
+	next, err := k.u64(node)
+	if err != nil || next == node {
+		return false
+	}
+	back, err := k.u64(next + 8)
+	if err != nil || back != node {
+		return false
+	}
+	prev, err := k.u64(node + 8)
+	if err != nil {
+		return false
+	}
+	forth, err := k.u64(prev)
+	return err == nil && forth == node
+}
+
+// hidden looks at one process up to n times; it is hidden if it lives and ps
+// shows it in none of them.
+func (k *linuxKernel) hidden(ctx context.Context, t task, n int) (views []string, why string, err error) {
+	for i := range n {
+		if i > 0 {
+			if err := pause(ctx, sampleGap); err != nil {
+				return nil, "", err
+			}
+		}
+		now, err := k.task(t.addr)
+		if err != nil || now.id() != t.id() || !k.living(now) {
+			return nil, "", fmt.Errorf("%w: process %d has just ended", ErrUnstable, t.pid)
+		}
+		if views = k.views(now); slices.Contains(views, viewPIDs) {
+			return views, "", nil
+		}
+		if k.linking() {
+			return nil, "", fmt.Errorf("%w: processes are being made", ErrUnstable)
+		}
+	}
+	return views, hiddenWhy(views, n), nil
+}
+
+func hiddenWhy(views []string, samples int) string {
+	var missing []string
+	for _, v := range []string{viewTasks, viewPIDs, viewTree, viewSlab} {
+		if !slices.Contains(views, v) {
+			missing = append(missing, v)
+		}
+	}
+	return fmt.Sprintf("missing from %v, which its own ps reads, seen in %v, in %d samples", missing, views, samples)
+}
