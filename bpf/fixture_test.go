@@ -177,7 +177,7 @@ func (g *gateway) set(change func(*bpf.VmgateSettings)) {
 		HeldPerFlow:      2,
 		HeartbeatTimeout: 3 * second,
 		PendingTimeout:   10 * second,
-		TcpEstablished:   3600 * second,
+		TcpEstablished:   100 * second,
 		TcpTransient:     30 * second,
 		UdpIdle:          60 * second,
 		OtherIdle:        20 * second,

@@ -25,7 +25,6 @@ func newApp(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 		Before:               checkFormat,
 		Action:               unknownVerb,
 		EnableBashCompletion: true,
-		HideHelpCommand:      true,
 		HideVersion:          true,                         // there is a verb for it
 		ExitErrHandler:       func(*cli.Context, error) {}, // run does it
 		OnUsageError:         asUsageError,

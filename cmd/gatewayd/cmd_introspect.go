@@ -109,7 +109,7 @@ func lookInto(c *cli.Context, look func(context.Context, vmi.Guest) error) (err 
 	}
 	memory, err := vmi.OpenFile(file, c.String("machine"))
 	if err != nil {
-		return fmt.Errorf("%w: %w", api.ErrInvalid, err)
+		return invalidInput{err}
 	}
 	defer func() { err = errors.Join(err, memory.Close()) }()
 	ctx, cancel := context.WithTimeout(c.Context, introspectTimeout)

@@ -33,7 +33,7 @@ func cmdRun() *cli.Command {
 // daemonFlags are those of the verbs that work on the machine itself.
 func daemonFlags() []cli.Flag {
 	return []cli.Flag{
-		&cli.StringFlag{Name: "config", Value: "/etc/vmgate/vmgate.yaml", EnvVars: []string{"VMGATE_CONFIG"}, Usage: "configuration `FILE`", TakesFile: true},
+		&cli.StringFlag{Name: "config", Value: "/etc/vmgate/gateway.yaml", EnvVars: []string{"VMGATE_CONFIG"}, Usage: "configuration `FILE`", TakesFile: true},
 	}
 }
 
@@ -45,12 +45,11 @@ func runDaemon(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	path := c.String("config")
-	cfg, err := config.Load(path)
+	cfg, options, err := daemonOptions(c, log)
 	if err != nil {
-		return wrongConfig(err)
+		return err
 	}
-	a, err := app.New(app.Options{ConfigPath: path, Version: version, Log: log})
+	a, err := app.New(options)
 	if err != nil {
 		return err
 	}
@@ -75,6 +74,17 @@ func runDaemon(c *cli.Context) error {
 		},
 	}
 	return s.run(c.Context, a)
+}
+
+// daemonOptions also reads the configuration, so that a wrong one is told from
+// whatever else can fail.
+func daemonOptions(c *cli.Context, log *slog.Logger) (*config.Config, app.Options, error) {
+	path := c.String("config")
+	cfg, err := config.Load(path)
+	if err != nil {
+		return nil, app.Options{}, wrongConfig(err)
+	}
+	return cfg, app.Options{ConfigPath: path, Version: version, Log: log}, nil
 }
 
 // tellServiceManager sends sd_notify(3) states; without a service manager it

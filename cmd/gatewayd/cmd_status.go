@@ -23,11 +23,14 @@ func cmdStatus() *cli.Command {
 func printStatus(t *table, s api.Status) {
 	t.row("daemon", fmt.Sprintf("%s, pid %d, since %s", s.Version, s.PID, clock(s.Started)))
 	t.row("config", fmt.Sprintf("%s, loaded %s", s.Config, clock(s.Loaded)))
-	t.field("LAST RELOAD FAILED", s.LastError)
 	t.row("enforcement", s.Enforcement)
 	t.row("vms", fmt.Sprint(s.VMs))
 	t.row("flows", fmt.Sprintf("%d decided, %d held", s.Flows, s.Pending))
 	t.row("ids", idsLine(s.IDS))
+	if s.LastError != "" {
+		t.blank()
+		t.text("THE LAST RELOAD FAILED, the configuration before it is in force:\n" + s.LastError)
+	}
 	t.blank()
 	t.row("SEGMENT", "VNIC", "STATE", "DATAPATH", "DETAIL")
 	for _, seg := range s.Segments {

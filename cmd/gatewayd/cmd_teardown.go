@@ -21,11 +21,14 @@ func cmdTeardown() *cli.Command {
 			if err != nil {
 				return err
 			}
-			path := c.String("config")
-			if err := app.Teardown(app.Options{ConfigPath: path, Version: version, Log: log}); err != nil {
+			_, options, err := daemonOptions(c, log)
+			if err != nil {
 				return err
 			}
-			return confirm(c, map[string]string{"config": path}, "nothing of %s is left in the kernel", path)
+			if err := app.Teardown(options); err != nil {
+				return err
+			}
+			return confirm(c, map[string]string{"config": options.ConfigPath}, "nothing of %s is left in the kernel", options.ConfigPath)
 		},
 	}
 }

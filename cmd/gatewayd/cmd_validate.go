@@ -6,7 +6,6 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"github.com/vmgate/vmgate/internal/api"
 	"github.com/vmgate/vmgate/internal/config"
 )
 
@@ -55,7 +54,7 @@ func validate(c *cli.Context) error {
 
 // wrongConfig heads the problems of a configuration, which have a line each and more.
 func wrongConfig(err error) error {
-	return fmt.Errorf("%w configuration:\n%w", api.ErrInvalid, err)
+	return invalidInput{fmt.Errorf("cannot use the configuration:\n%w", err)}
 }
 
 // problems takes apart what the config package has joined.

@@ -59,17 +59,17 @@ func readFile(c *cli.Context, name string) ([]byte, error) {
 	if name != "-" {
 		f, err := os.Open(name)
 		if err != nil {
-			return nil, fmt.Errorf("%w: cannot read the file: %w", api.ErrInvalid, err)
+			return nil, invalidInput{fmt.Errorf("cannot read the file: %w", err)}
 		}
 		defer f.Close()
 		in = f
 	}
 	b, err := io.ReadAll(io.LimitReader(in, maxFile+1))
 	if err != nil {
-		return nil, fmt.Errorf("%w: cannot read %s: %w", api.ErrInvalid, name, err)
+		return nil, invalidInput{fmt.Errorf("cannot read %s: %w", name, err)}
 	}
 	if len(b) > maxFile {
-		return nil, fmt.Errorf("%w: %s is larger than %d MiB", api.ErrInvalid, name, maxFile>>20)
+		return nil, invalidInput{fmt.Errorf("%s is larger than %d MiB, and the daemon takes no more", name, maxFile>>20)}
 	}
 	return b, nil
 }

@@ -32,8 +32,13 @@ type usageError struct{ error }
 
 func (e usageError) Unwrap() error { return e.error }
 
+// invalidInput is an error of a file that the command line names.
+type invalidInput struct{ error }
+
+func (e invalidInput) Unwrap() error { return e.error }
+
 // errReported says that the output tells already what is wrong with the input.
-var errReported = fmt.Errorf("%w: reported", api.ErrInvalid)
+var errReported = invalidInput{errors.New("reported")}
 
 func exitCode(err error) int {
 	if err == nil {
@@ -41,6 +46,9 @@ func exitCode(err error) int {
 	}
 	if _, ok := errors.AsType[usageError](err); ok {
 		return exitUsage
+	}
+	if _, ok := errors.AsType[invalidInput](err); ok {
+		return exitInvalid
 	}
 	for _, kind := range []struct {
 		sentinel error

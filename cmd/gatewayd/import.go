@@ -48,10 +48,10 @@ func parseEntries(text []byte) ([]api.ListEntry, error) {
 	}
 	entries, err := parse(text)
 	if err == nil && len(entries) == 0 {
-		err = fmt.Errorf("%w: the file has no entries", api.ErrInvalid)
+		err = errors.New("the file has no entries")
 	}
 	if err != nil {
-		return nil, fmt.Errorf("cannot import, and nothing was: %w", err)
+		return nil, invalidInput{fmt.Errorf("cannot import, and nothing was imported: %w", err)}
 	}
 	return entries, nil
 }
@@ -98,7 +98,7 @@ func csvError(err error) error {
 	if e, ok := errors.AsType[*csv.ParseError](err); ok {
 		return lineError(e.Line, "%w", e.Err)
 	}
-	return fmt.Errorf("%w: %w", api.ErrInvalid, err)
+	return err
 }
 
 func parseJSON(text []byte) ([]api.ListEntry, error) {
@@ -141,5 +141,5 @@ func appendEntry(entries []api.ListEntry, e importEntry, line int) ([]api.ListEn
 }
 
 func lineError(line int, format string, args ...any) error {
-	return fmt.Errorf("%w: line %d: %w", api.ErrInvalid, line, fmt.Errorf(format, args...))
+	return fmt.Errorf("line %d: %w", line, fmt.Errorf(format, args...))
 }

@@ -66,6 +66,9 @@ func (t *table) field(name, value string) {
 	}
 }
 
+// text prints lines as they are, below one another.
+func (t *table) text(lines string) { fmt.Fprintln(t, printableLines(lines)) }
+
 // blank ends the alignment of what stands above it.
 func (t *table) blank() { fmt.Fprintln(t) }
 

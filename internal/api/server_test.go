@@ -124,7 +124,7 @@ func TestServer_ErrorsKeepTheirKindAndHint(t *testing.T) {
 	}{
 		"not found":   {func() error { _, err := r.Processes(t.Context(), "nope"); return err }, api.ErrNotFound, `VM "nope"`, "gatewayd vms"},
 		"unavailable": {func() error { _, err := r.Sockets(t.Context(), "dark"); return err }, api.ErrUnavailable, "not booted", ""},
-		"invalid":     {func() error { _, err := r.ApplyConfig(t.Context(), []byte("bogus: 1")); return err }, api.ErrInvalid, "vmgate.yaml:1:1", ""},
+		"invalid":     {func() error { _, err := r.ApplyConfig(t.Context(), []byte("bogus: 1")); return err }, api.ErrInvalid, "gateway.yaml:1:1", ""},
 		"no process": {func() error {
 			return r.Measure(t.Context(), api.Measure{Action: "isolate", VM: "app1", PID: 5})
 		}, api.ErrNotFound, "process 5", "gatewayd ps app1"},

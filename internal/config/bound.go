@@ -20,15 +20,17 @@ const (
 // bound refuses what would make the parser go too deep or take too long.
 func bound(src *source, tokens token.Tokens) error {
 	line, onLine := 0, 0
-	keys := keyCounter{blocks: []keyCount{{}}}
+	var keys keyCounter
 	for i, t := range tokens {
-		firstOnLine := t.Position.Line != line
-		if firstOnLine {
+		if t.Position.Line != line {
 			line, onLine = t.Position.Line, 0
+			keys.column = 0
 		}
 		onLine++
-		n := keys.count(tokens, i, firstOnLine)
+		n := keys.count(t)
 		switch {
+		case t.Type == token.MappingKeyType:
+			return src.problem(placeOf(t), "keys with ? are not supported: write key: value")
 		case i >= maxTokens:
 			return src.problem(placeOf(t), fmt.Sprintf("more than %d words and marks", maxTokens))
 		case onLine > maxLineTokens:
@@ -44,17 +46,19 @@ func bound(src *source, tokens token.Tokens) error {
 
 // keyCounter counts the keys of the mappings that are open at a token.
 type keyCounter struct {
+	column int        // where the line's text begins, beyond the dashes; 0 before it
 	blocks []keyCount // by indentation, the innermost last
 	flows  []int      // one for each open bracket
 }
 
 type keyCount struct{ column, keys int }
 
-// count takes in token i, and returns the number of keys that its mapping has so
+// count takes in a token, and returns the number of keys that its mapping has so
 // far, 0 if it ends no key.
-func (k *keyCounter) count(tokens token.Tokens, i int, firstOnLine bool) int {
-	t := tokens[i]
+func (k *keyCounter) count(t *token.Token) int {
 	switch t.Type {
+	case token.CommentType:
+		return 0
 	case token.SequenceStartType, token.MappingStartType:
 		k.flows = append(k.flows, 0)
 		return 0
@@ -62,33 +66,30 @@ func (k *keyCounter) count(tokens token.Tokens, i int, firstOnLine bool) int {
 		k.flows = k.flows[:max(0, len(k.flows)-1)]
 		return 0
 	}
-	if len(k.flows) > 0 {
+	if n := len(k.flows); n > 0 {
 		if t.Type != token.MappingValueType {
 			return 0
 		}
-		k.flows[len(k.flows)-1]++
-		return k.flows[len(k.flows)-1]
+		k.flows[n-1]++
+		return k.flows[n-1]
 	}
-	switch {
-	case t.Type == token.SequenceEntryType: // a new entry: mappings inside the last have ended
-		k.leave(t.Position.Column + 1)
-	case firstOnLine:
-		k.leave(t.Position.Column + 1)
+	if k.column == 0 { // whatever is indented deeper has ended
+		k.blocks = slices.DeleteFunc(k.blocks, func(b keyCount) bool { return b.column > t.Position.Column })
 	}
-	if t.Type != token.MappingValueType || i == 0 {
+	if t.Type == token.SequenceEntryType {
 		return 0
 	}
-	column := tokens[i-1].Position.Column
-	at := slices.IndexFunc(k.blocks, func(b keyCount) bool { return b.column == column })
-	if at < 0 {
-		k.blocks = append(k.blocks, keyCount{column: column})
-		at = len(k.blocks) - 1
+	if k.column == 0 {
+		k.column = t.Position.Column
 	}
-	k.blocks[at].keys++
-	return k.blocks[at].keys
-}
-
-// leave forgets the mappings that are indented to the column or beyond.
-func (k *keyCounter) leave(column int) {
-	k.blocks = slices.DeleteFunc(k.blocks, func(b keyCount) bool { return b.column >= column })
+	if t.Type != token.MappingValueType {
+		return 0
+	}
+	last := len(k.blocks) - 1
+	if last < 0 || k.blocks[last].column < k.column {
+		k.blocks = append(k.blocks, keyCount{column: k.column})
+		last++
+	}
+	k.blocks[last].keys++
+	return k.blocks[last].keys
 }

@@ -27,7 +27,11 @@ func FuzzParse(f *testing.F) {
 		f.Add(text)
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {
+		start := time.Now()
 		c, err := config.Parse("gateway.yaml", text)
+		if took := time.Since(start); took > 10*time.Second {
+			t.Errorf("took %s for %d bytes", took, len(text))
+		}
 		if err != nil {
 			checkPlaces(t, err, text)
 			return
@@ -87,6 +91,9 @@ func TestParse_HostileTextsAreBounded(t *testing.T) {
 		"many keys":       manyKeys("", size),
 		"many inner keys": manyKeys("- ", size),
 		"many flow keys":  "vms: [{" + strings.ReplaceAll(manyKeys("", size-100), "\n", ",\n") + "}]",
+		"commented keys":  "a:\n" + strings.ReplaceAll(manyKeys("  ", size/2), "\n", "\n#\n"),
+		"anchored keys":   strings.ReplaceAll(manyKeys("", size/2), "k", "&a k"),
+		"keys without :":  strings.ReplaceAll(strings.ReplaceAll(manyKeys("", size), ": 1", ""), "k", "? k"),
 		"many values":     "vms:\n" + strings.Repeat(" - a\n", size/5-10),
 		"flow values":     "vms: [" + strings.Repeat("a,\n", size/3-10) + "]",
 		"many mappings":   "vms:\n" + strings.Repeat(" - a: 1\n", size/8-10),

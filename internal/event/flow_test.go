@@ -21,8 +21,13 @@ func TestCommunityID_SpecificationVectors(t *testing.T) {
 		{6, "66.35.250.204:80", "128.232.110.120:34855", "1:LQU9qZlK+B5F3KDmev6m5PMibrg="},
 		{17, "192.168.1.52:54585", "8.8.8.8:53", "1:d/FP5EW3wiY1vCndhwleRRKHowQ="},
 		{17, "8.8.8.8:53", "192.168.1.52:54585", "1:d/FP5EW3wiY1vCndhwleRRKHowQ="},
-		{132, "192.168.170.8:7", "192.168.170.56:80", "1:jQgCxbku+pNGw8WPbEc/TS/uTpQ="},
+		{6, "[2001:470:e5bf:dead:4957:2174:e82c:4887]:63943", "[2607:f8b0:400c:c03::1a]:25", "1:/qFaeAR+gFe1KYjMzVDsMv+wgU4="},
+		{132, "192.168.170.8:7", "192.168.170.56:7", "1:MP2EtRCAUIZvTw6MxJHLV7N7JDs="},
+		{132, "192.168.170.56:7", "192.168.170.8:7", "1:MP2EtRCAUIZvTw6MxJHLV7N7JDs="},
+		{46, "10.1.12.2:0", "10.1.12.1:0", "1:KHlLkgoJW7ifUTyTSgyVfkFHzKw="},
+		// Echoes; the ports here are an identifier.
 		{1, "192.168.0.89:7", "192.168.0.1:7", "1:X0snYXpgwiv9TZtqg64sgzUn6Dk="},
+		{58, "[3ffe:507:0:1:200:86ff:fe05:80da]:7", "[3ffe:501:0:1001::2]:7", "1:+TW+HtLHvV1xnGhV1lv7XoJrqQg="},
 	} {
 		if got := CommunityID(c.proto, ap(c.src), ap(c.dst)); got != c.want {
 			t.Errorf("CommunityID(%d, %s, %s) = %q, want %q", c.proto, c.src, c.dst, got, c.want)

@@ -31,7 +31,7 @@ type GuestConfig struct {
 	MemoryMiB int               // default 128
 	CPUs      int               // default 1
 	NICs      []NIC             // its network cards, in order
-	Kernel    string            // directory with vmlinuz and modules/; default: the cache that scripts/install-deps.sh fills
+	Kernel    string            // directory with vmlinuz, busybox (static) and modules/; default: the cache that scripts/install-deps.sh fills
 	Workload  string            // static workload binary; default: built by BuildWorkload
 	Append    string            // more words for the kernel's command line
 	Files     map[string]string // further files: path in the guest → path here

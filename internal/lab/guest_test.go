@@ -13,12 +13,20 @@ import (
 	"time"
 )
 
-// startGuest starts a guest for a test, which closes it.
-func startGuest(t *testing.T, config GuestConfig) *Guest {
+func needGuests(t *testing.T) {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("-short: guests take seconds to boot")
+	}
 	if err := GuestSupport(""); err != nil {
 		t.Skip(err)
 	}
+}
+
+// startGuest starts a guest for a test, which closes it.
+func startGuest(t *testing.T, config GuestConfig) *Guest {
+	t.Helper()
+	needGuests(t)
 	guest, err := StartGuest(t.Context(), config)
 	if err != nil {
 		t.Fatal(err)
@@ -150,9 +158,7 @@ func testProcess(t *testing.T, guest *Guest) {
 }
 
 func TestGuest_FailureNamesTheReasonAndLeavesNothing(t *testing.T) {
-	if err := GuestSupport(""); err != nil {
-		t.Skip(err)
-	}
+	needGuests(t)
 	_, err := StartGuest(t.Context(), GuestConfig{Name: "broken", Append: "rdinit=/nowhere"})
 	if err == nil || !strings.Contains(err.Error(), "broken") {
 		t.Errorf("got %v", err)

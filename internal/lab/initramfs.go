@@ -2,6 +2,7 @@ package lab
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -75,8 +76,8 @@ func BuildWorkload(ctx context.Context) (string, error) {
 	if err := os.MkdirAll(filepath.Dir(binary), 0o755); err != nil {
 		return "", err
 	}
-	// Built aside and renamed: other test packages do the same at this moment.
-	fresh := fmt.Sprintf("%s.%d", binary, os.Getpid())
+	// Built aside and renamed: others may do the same at this moment.
+	fresh := binary + "." + rand.Text()[:8]
 	build := exec.CommandContext(ctx, compiler, "build", "-trimpath", "-ldflags=-s -w", "-o", fresh, "./internal/lab/workload")
 	build.Dir = top
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
@@ -98,10 +99,7 @@ func writeInitramfs(target string, config GuestConfig) (err error) {
 	for _, dir := range []string{"/dev", "/proc", "/sys", "/tmp", "/etc", "/bin", control.ProgramDir} {
 		archive.directory(dir)
 	}
-	busybox, err := exec.LookPath("busybox")
-	if err != nil {
-		return err
-	}
+	busybox := filepath.Join(config.Kernel, "busybox")
 	applets, err := exec.Command(busybox, "--list").Output()
 	if err != nil {
 		return fmt.Errorf("cannot list busybox's applets: %w", err)

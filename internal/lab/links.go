@@ -121,19 +121,26 @@ func (n *Namespace) AddTap(name string) (*os.File, error) {
 	return file, errors.Join(n.quiet(name), n.SetUp(name))
 }
 
-func (n *Namespace) openTap(name string) (*os.File, error) {
-	file, err := os.OpenFile("/dev/net/tun", os.O_RDWR|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, err
-	}
+// openTap opens the device in the namespace: the opener's is where the
+// interface goes.
+func (n *Namespace) openTap(name string) (file *os.File, err error) {
 	request, err := unix.NewIfreq(name)
-	if err == nil {
-		request.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_VNET_HDR)
-		err = n.Do(func() error { return unix.IoctlIfreq(int(file.Fd()), unix.TUNSETIFF, request) })
-	}
 	if err != nil {
-		file.Close()
 		return nil, err
 	}
-	return file, nil
+	request.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_VNET_HDR)
+	err = n.Do(func() error {
+		fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return fmt.Errorf("cannot open /dev/net/tun: %w", err)
+		}
+		// An os.File only afterwards: the runtime cannot poll a tap that has no interface yet.
+		if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, request); err != nil {
+			unix.Close(fd)
+			return err
+		}
+		file = os.NewFile(uintptr(fd), name)
+		return nil
+	})
+	return file, err
 }

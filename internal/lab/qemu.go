@@ -20,13 +20,13 @@ func GuestSupport(kernel string) error {
 		kernel = DefaultKernel()
 	}
 	var errs []error
-	for _, program := range []string{qemu, "busybox"} {
-		if _, err := exec.LookPath(program); err != nil {
-			errs = append(errs, fmt.Errorf("%s is not installed", program))
-		}
+	if _, err := exec.LookPath(qemu); err != nil {
+		errs = append(errs, fmt.Errorf("%s is not installed", qemu))
 	}
-	if _, err := os.Stat(filepath.Join(kernel, "vmlinuz")); err != nil {
-		errs = append(errs, fmt.Errorf("there is no guest kernel in %s", kernel))
+	for _, file := range []string{"vmlinuz", "busybox"} {
+		if _, err := os.Stat(filepath.Join(kernel, file)); err != nil {
+			errs = append(errs, fmt.Errorf("there is no guest %s in %s", file, kernel))
+		}
 	}
 	if len(errs) == 0 {
 		return nil

@@ -25,9 +25,7 @@ func newTopology(t *testing.T, kind Kind) *Topology {
 	t.Helper()
 	needRoot(t)
 	if kind == Guests {
-		if err := GuestSupport(""); err != nil {
-			t.Skip(err)
-		}
+		needGuests(t)
 	}
 	topology, err := NewTopology(t.Context(), kind, nil)
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
+	"strings"
 	"testing"
 	"time"
 
@@ -155,7 +156,7 @@ func (h host) configure(t *testing.T, peer host) {
 }
 
 // markAtIngress does what the TC program does: every frame from the hosts bears the
-// mark. It replaces what an earlier call set; 0 ends it.
+// mark. It replaces what an earlier call set.
 func (l *lab) markAtIngress(mark uint32) {
 	l.t.Helper()
 	table := &nftables.Table{Name: "ingress", Family: nftables.TableFamilyNetdev}
@@ -168,6 +169,7 @@ func (l *lab) markAtIngress(mark uint32) {
 			Hooknum: nftables.ChainHookIngress, Priority: nftables.ChainPriorityFilter, Device: dev,
 		})
 		l.nft.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: []expr.Any{
+			&expr.Counter{},
 			&expr.Immediate{Register: 1, Data: binaryutil.NativeEndian.PutUint32(mark)},
 			&expr.Meta{Key: expr.MetaKeyMARK, SourceRegister: true, Register: 1},
 		}})
@@ -175,6 +177,21 @@ func (l *lab) markAtIngress(mark uint32) {
 	if err := l.nft.Flush(); err != nil {
 		l.t.Skipf("needs nftables' netdev family to mark packets: %v", err)
 	}
+}
+
+// marked returns how many frames from host a have been marked.
+func (l *lab) marked() uint64 {
+	l.t.Helper()
+	table := &nftables.Table{Name: "ingress", Family: nftables.TableFamilyNetdev}
+	rules, err := l.nft.GetRules(table, &nftables.Chain{Name: "va", Table: table})
+	check(l.t, err)
+	for _, e := range rules[0].Exprs {
+		if counter, ok := e.(*expr.Counter); ok {
+			return counter.Packets
+		}
+	}
+	l.t.Fatal("the marking rule has no counter")
+	return 0
 }
 
 // guardEgress does what the TC egress program does: out of the bridge goes only
@@ -194,6 +211,38 @@ func (l *lab) guardEgress(mark uint32) {
 	if err := l.nft.Flush(); err != nil {
 		l.t.Skipf("needs nftables' bridge family: %v", err)
 	}
+}
+
+// trackConnections has the gateway track connections, as a rule of the machine's
+// own firewall would.
+func (l *lab) trackConnections() {
+	l.t.Helper()
+	table := l.nft.AddTable(&nftables.Table{Name: "others", Family: nftables.TableFamilyIPv4})
+	chain := l.nft.AddChain(&nftables.Chain{
+		Name: "forward", Table: table, Type: nftables.ChainTypeFilter,
+		Hooknum: nftables.ChainHookForward, Priority: nftables.ChainPriorityFilter,
+	})
+	l.nft.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: []expr.Any{
+		&expr.Ct{Key: expr.CtKeySTATE, Register: 1},
+	}})
+	if err := l.nft.Flush(); err != nil {
+		l.t.Skipf("needs connection tracking: %v", err)
+	}
+}
+
+// tracked says whether the gateway tracks a connection of host a.
+func (l *lab) tracked() (yes bool) {
+	l.t.Helper()
+	err := inNetNS(int(l.gateway), func() error {
+		text, err := os.ReadFile("/proc/thread-self/net/nf_conntrack")
+		yes = strings.Contains(string(text), "src="+l.a.v4.String()+" ")
+		return err
+	})
+	if errors.Is(err, os.ErrNotExist) {
+		l.t.Skip("needs CONFIG_NF_CONNTRACK_PROCFS")
+	}
+	check(l.t, err)
+	return yes
 }
 
 func (l *lab) config() Config {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -38,16 +39,20 @@ var bridgeSysctls = []struct{ name, value string }{
 	{"bridge-nf-filter-vlan-tagged", "1"},
 }
 
-// setSysctls sets them for the thread's network namespace.
+// setSysctls sets them for the thread's network namespace. One that is right
+// already is not written: /proc/sys may be read-only for the daemon.
 func setSysctls() error {
 	for _, sysctl := range bridgeSysctls {
 		path := "/proc/sys/net/bridge/" + sysctl.name
-		err := os.WriteFile(path, []byte(sysctl.value), 0)
+		now, err := os.ReadFile(path)
 		if errors.Is(err, os.ErrNotExist) {
 			return fmt.Errorf("cannot have bridged packets held: %w: bridge netfilter is missing (modprobe br_netfilter)", err)
 		}
-		if err != nil {
-			return fmt.Errorf("cannot have bridged packets held: %w: the daemon needs CAP_NET_ADMIN and a writable /proc/sys (write net.bridge.%s=%s)", err, sysctl.name, sysctl.value)
+		if err == nil && strings.TrimSpace(string(now)) == sysctl.value {
+			continue
+		}
+		if err := os.WriteFile(path, []byte(sysctl.value), 0); err != nil {
+			return fmt.Errorf("cannot have bridged packets held: %w: set net.bridge.%s=%s beforehand (sysctl.d), or give the daemon CAP_NET_ADMIN and a writable /proc/sys", err, sysctl.name, sysctl.value)
 		}
 	}
 	return nil

@@ -38,12 +38,14 @@ const (
 type Config struct {
 	Base   int // number of the first queue
 	Queues int // how many; packets are spread by address pair, so that a flow stays in order
-	Log    *slog.Logger
+	Log    *slog.Logger // told at debug level why a packet could not be decoded; nil: nobody is
 	// Mark and MarkMask tell a punted packet: mark & MarkMask == Mark. Its VLAN id is
 	// in the low 12 bits.
 	Mark, MarkMask uint32
 	Table          string // of nftables, in the families ip and ip6; default "vmgate"
 	NetNS          int    // file descriptor of the network namespace; 0: the caller's
+
+	queueLength uint32 // of each queue; 0: the constant
 }
 
 func (c Config) validate() error {
@@ -84,6 +86,12 @@ type Queues struct {
 func Open(cfg Config) (*Queues, error) {
 	if cfg.Table == "" {
 		cfg.Table = "vmgate"
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.queueLength == 0 {
+		cfg.queueLength = queueLength
 	}
 	if err := cfg.validate(); err != nil {
 		return nil, err

@@ -35,7 +35,7 @@ type counts struct {
 func openQueue(owner *Queues, number uint16) (*queue, error) {
 	nfq, err := nfqueue.Open(&nfqueue.Config{
 		NfQueue:      number,
-		MaxQueueLen:  queueLength,
+		MaxQueueLen:  owner.cfg.queueLength,
 		MaxPacketLen: copyRange,
 		Copymode:     nfqueue.NfQnlCopyPacket,
 		Flags:        nfqueue.NfQaCfgFlagGSO, // whole: what is held is released as it came. No fail-open
@@ -84,6 +84,7 @@ func (q *queue) receive(a nfqueue.Attribute) int {
 	p := &Packet{queue: q, id: *a.PacketID, Received: time.Now()}
 	if err := q.decode(p, a); err != nil {
 		q.counts.malformed.Add(1)
+		q.owner.cfg.Log.Debug("held packet dropped undecoded", "queue", q.number, "reason", err)
 		if err := q.nfq.SetVerdict(p.id, nfqueue.NfDrop); err != nil {
 			q.counts.refused.Add(1)
 		}

@@ -17,10 +17,13 @@ func (d *Dataplane) attach(p Port) PortState {
 	case isNotFound(err):
 		// Links of a device that is gone cling to their pins, and its index may be
 		// another's one day.
-		st.Err = errors.Join(ErrNoDevice, d.dropHooks(p.Device, nil), d.clearPort(p.ID))
+		st.Err = errors.Join(ErrNoDevice, d.detach(p.Device), d.clearPort(p.ID))
 		return st
 	case err != nil:
 		st.Err = fmt.Errorf("cannot find device %s: %w", p.Device, err)
+		return st
+	case dev.Attrs().Name != p.Device:
+		st.Err = fmt.Errorf("%s is another name of device %s: configure that", p.Device, dev.Attrs().Name)
 		return st
 	}
 	st.Ifindex = dev.Attrs().Index
@@ -41,8 +44,12 @@ func (d *Dataplane) attachDevice(p Port, dev netlink.Link) (adopted bool, err er
 		return false, err
 	}
 	defer progs.Close()
-	if err := prepareDevice(dev, d.log); err != nil {
+	if err := prepareDevice(dev); err != nil {
 		return false, err
+	}
+	if p.Kind == PortVNIC && hasHiddenPeer(dev) {
+		d.log.Info("the other end of this veth is in another namespace: "+
+			"its VLAN offload must be off there (ethtool -K PEER txvlan off tx-vlan-stag-hw-insert off)", "device", p.Device)
 	}
 	var undo undoStack
 	defer func() {
@@ -71,7 +78,7 @@ func (d *Dataplane) attachDevice(p Port, dev netlink.Link) (adopted bool, err er
 		}
 		adopted = adopted && kept
 	}
-	return adopted, nil
+	return adopted, linkUp(dev) // a new device is up only now that it is filtered
 }
 
 // attachHook adopts the hook's link on a device or makes it.
@@ -130,8 +137,11 @@ func (d *Dataplane) detach(device string) error {
 	if err != nil && !isNotFound(err) {
 		return fmt.Errorf("cannot find device %s: %w", device, err)
 	}
-	if dev == nil || isNotFound(err) {
-		return d.dropHooks(device, nil)
+	if err != nil {
+		// It may have got another name. A link on a device that is gone has index 0.
+		if dev, err = netlink.LinkByIndex(d.pins.linkedIndex(device)); err != nil {
+			return d.dropHooks(device, nil)
+		}
 	}
 	// Out of the bridge first: between that and the end nothing passes.
 	return errors.Join(leaveBridge(dev, d.pins), d.dropHooks(device, dev))

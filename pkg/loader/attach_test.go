@@ -1,9 +1,16 @@
 package loader
 
 import (
+	"errors"
 	"maps"
 	"slices"
 	"testing"
+
+	"github.com/safchain/ethtool"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/vmgate/vmgate/bpf"
 )
 
 func TestAttach_DecidedFlowPassesBothWays(t *testing.T) {
@@ -46,5 +53,63 @@ func TestSetPorts_AdoptsWithTrafficGoingOn(t *testing.T) {
 	})
 	if after := g.linkIDs(); !maps.Equal(before, after) {
 		t.Errorf("links before %v, after %v", before, after)
+	}
+}
+
+func TestSetPorts_LinkOfAFormerDeviceIsNotAdopted(t *testing.T) {
+	g := newGateway(t)
+	g.passes(1)
+	must(t, g.d.Close())
+	must(t, netlink.LinkDel(byName(t, "vnic-1")))
+	g.vm[1].plug("vnic-1") // the name alone is the same
+	g.open()
+	states := g.attach(testPorts)
+	if !states[0].Adopted || states[1].Adopted {
+		t.Errorf("adopted %v and %v, want the first alone", states[0].Adopted, states[1].Adopted)
+	}
+	g.decide() // the station has another MAC now
+	g.passes(2)
+}
+
+func TestSetPorts_ARenamedDeviceLeavesTheBridgeBeforeItsFilters(t *testing.T) {
+	g := newGateway(t)
+	must(t, netlink.LinkSetName(byName(t, "vnic.0"), "elsewhere"))
+	states, err := g.d.SetPorts(testPorts)
+	must(t, err)
+	if states[0].Attached || !errors.Is(states[0].Err, ErrNoDevice) || !states[1].Attached {
+		t.Errorf("states %+v", states)
+	}
+	g.nothingOn("elsewhere")
+}
+
+func TestSetPorts_MakesTheDeviceFit(t *testing.T) {
+	g := newGateway(t)
+	for _, p := range testPorts {
+		dev := byName(t, p.Device)
+		const want = unix.IFF_UP | unix.IFF_PROMISC
+		if dev.Attrs().RawFlags&want != want {
+			t.Errorf("%s has flags %#x", p.Device, dev.Attrs().RawFlags)
+		}
+		if got := readFile(t, "/proc/sys/net/ipv6/conf/"+p.Device+"/disable_ipv6"); got != "1" {
+			t.Errorf("%s has disable_ipv6 %s", p.Device, got)
+		}
+		e, err := ethtool.NewEthtool()
+		must(t, err)
+		on, err := activeOffloads(e, p.Device, slices.Concat(rxMerging, rxVLAN, txVLAN))
+		e.Close()
+		if err != nil || len(on) > 0 {
+			t.Errorf("%s has %v on (%v)", p.Device, on, err)
+		}
+		info, err := netlink.LinkGetProtinfo(dev)
+		must(t, err)
+		if info.Learning || info.Flood || info.Hairpin != p.Reflect {
+			t.Errorf("%s is a bridge port with %+v", p.Device, info)
+		}
+		var entry wirePort
+		must(t, g.d.maps["ports"].Lookup(p.ID, &entry))
+		if int(entry.Ifindex) != dev.Attrs().Index || cstr(entry.Name[:]) != p.Device ||
+			(entry.Flags == bpf.VmgatePortFlagPORT_REFLECT) != p.Reflect {
+			t.Errorf("map ports has %+v for %s", entry, p.Device)
+		}
 	}
 }

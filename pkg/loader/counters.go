@@ -1,6 +1,7 @@
 package loader
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/cilium/ebpf"
@@ -20,7 +21,7 @@ func (d *Dataplane) Counters() ([]PortCounter, error) {
 		values   = make([]wireCounter, int(m.MaxEntries())*cpus)
 	)
 	n, err := m.BatchLookup(&cursor, keys, values, nil)
-	if n == 0 && err != nil {
+	if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 		return nil, fmt.Errorf("cannot read counters: %w", err)
 	}
 	for i, key := range keys[:n] {

@@ -3,7 +3,6 @@ package loader
 import (
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -31,14 +30,17 @@ var (
 )
 
 // prepareDevice makes a device fit for the programs: every frame arrives as it
-// was sent, tags included, the host's own IPv6 keeps off it, and it is up.
-func prepareDevice(dev netlink.Link, log *slog.Logger) error {
+// was sent, tags included, and the host's own IPv6 keeps off it.
+func prepareDevice(dev netlink.Link) error {
 	name := dev.Attrs().Name
 	if err := offloadsOff(name, slices.Concat(rxMerging, rxVLAN, txVLAN)); err != nil {
 		return err
 	}
-	if err := peerTagsInFrame(dev, log); err != nil {
-		return err
+	// A veth passes on the tags that its peer left beside the frame.
+	if peer := vethPeer(dev); peer != nil {
+		if err := offloadsOff(peer.Attrs().Name, txVLAN); err != nil {
+			return err
+		}
 	}
 	if err := noIPv6(dev); err != nil {
 		return err
@@ -46,7 +48,25 @@ func prepareDevice(dev netlink.Link, log *slog.Logger) error {
 	if err := netlink.SetPromiscOn(dev); err != nil {
 		return fmt.Errorf("cannot make %s promiscuous: %w", name, err)
 	}
-	return linkUp(dev)
+	return nil
+}
+
+// hasHiddenPeer reports whether a device is a veth whose other end is in another
+// namespace, beyond reach.
+func hasHiddenPeer(dev netlink.Link) bool { return dev.Type() == "veth" && vethPeer(dev) == nil }
+
+// vethPeer returns the peer of a veth in the same namespace, nil otherwise.
+func vethPeer(dev netlink.Link) netlink.Link {
+	a := dev.Attrs()
+	if dev.Type() != "veth" || a.NetNsID >= 0 || a.ParentIndex == 0 {
+		return nil
+	}
+	peer, err := netlink.LinkByIndex(a.ParentIndex)
+	// Indexes are unique in one namespace only: the peer must name us back.
+	if err != nil || peer.Attrs().ParentIndex != a.Index {
+		return nil
+	}
+	return peer
 }
 
 func linkUp(dev netlink.Link) error {
@@ -97,21 +117,6 @@ func activeOffloads(e *ethtool.Ethtool, device string, names []string) ([]string
 		}
 	}
 	return on, nil
-}
-
-// peerTagsInFrame makes a veth's peer put tags into the frame: a veth has no
-// receive offload of its own, it passes on what its peer left beside the frame.
-// A peer in another namespace is beyond reach.
-func peerTagsInFrame(dev netlink.Link, log *slog.Logger) error {
-	if dev.Type() != "veth" {
-		return nil
-	}
-	if peer := vethPeer(dev); peer != nil {
-		return offloadsOff(peer.Attrs().Name, txVLAN)
-	}
-	log.Debug("VLAN offload of the veth's other end cannot be seen from here: "+
-		"turn it off there (ethtool -K PEER txvlan off tx-vlan-stag-hw-insert off)", "device", dev.Attrs().Name)
-	return nil
 }
 
 // noIPv6 keeps the host from getting a link-local address and from sending

@@ -20,6 +20,7 @@ func TestEvents_TellOfADroppedPacket(t *testing.T) {
 			}
 		})
 	}()
+	g.vm[0].ready()
 	sent := g.frame(1, false)
 	g.vm[0].send(sent)
 	select {

@@ -116,20 +116,6 @@ func queueHint(dev netlink.Link) string {
 	return ""
 }
 
-// vethPeer returns the peer of a veth in the same namespace, nil otherwise.
-func vethPeer(dev netlink.Link) netlink.Link {
-	a := dev.Attrs()
-	if dev.Type() != "veth" || a.NetNsID >= 0 || a.ParentIndex == 0 {
-		return nil
-	}
-	peer, err := netlink.LinkByIndex(a.ParentIndex)
-	// Indexes are unique in one namespace only: the peer must name us back.
-	if err != nil || peer.Attrs().ParentIndex != a.Index {
-		return nil
-	}
-	return peer
-}
-
 func driver(dev netlink.Link) string {
 	e, err := ethtool.NewEthtool()
 	if err != nil {

@@ -17,6 +17,7 @@ import (
 
 const (
 	forward = 1
+	check   = 2
 	drop    = 3
 )
 
@@ -120,6 +121,8 @@ func (g *gateway) frame(n int, back bool) []byte {
 // passes sends a frame each way and waits for them.
 func (g *gateway) passes(n int) {
 	g.t.Helper()
+	g.vm[0].ready()
+	g.vm[1].ready()
 	g.vm[0].send(g.frame(n, false))
 	g.vm[1].receive(g.frame(n, false))
 	g.vm[1].send(g.frame(n, true))
@@ -131,6 +134,8 @@ func (g *gateway) passes(n int) {
 func (g *gateway) underTraffic(f func()) {
 	g.t.Helper()
 	const some = 50
+	g.vm[0].ready()
+	g.vm[1].ready()
 	running, stop, failed := make(chan struct{}), make(chan struct{}), make(chan error, 1)
 	go func() {
 		failed <- func() error {

@@ -65,8 +65,8 @@ func (h hook) adopt(prog *ebpf.Program, dev netlink.Link, pin string) (bool, err
 	if errors.Is(err, os.ErrNotExist) {
 		return false, nil
 	}
-	if err != nil {
-		return false, errors.Join(fmt.Errorf("cannot read the pinned link %s: %w", pin, err), os.Remove(pin))
+	if err != nil { // not a link
+		return false, dropPinned(pin)
 	}
 	defer l.Close()
 	if h.matches(l, dev) {

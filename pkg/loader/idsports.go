@@ -34,8 +34,14 @@ func EnsureIDSPorts(p IDSPorts) error {
 	return nil
 }
 
-func (p IDSPorts) ensure() error {
-	ns, err := ensureNetNS(p.NetNS)
+func (p IDSPorts) ensure() (err error) {
+	var undo undoStack
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, undo.run())
+		}
+	}()
+	ns, err := ensureNetNS(p.NetNS, &undo)
 	if err != nil {
 		return err
 	}
@@ -46,7 +52,7 @@ func (p IDSPorts) ensure() error {
 	}
 	defer pass.Close()
 	for _, pair := range p.pairs() {
-		if err := ensurePair(pair, ns); err != nil {
+		if err := ensurePair(pair, ns, &undo); err != nil {
 			return err
 		}
 		if err := p.prepareEnd(pair.gateway, nil); err != nil {
@@ -59,19 +65,17 @@ func (p IDSPorts) ensure() error {
 	return nil
 }
 
-// RemoveIDSPorts deletes the veth pairs, and the namespace if EnsureIDSPorts made
-// it. Removing what is not there is no error.
+// RemoveIDSPorts deletes the veth pairs and the namespace, those that
+// EnsureIDSPorts made. Removing what is not there is no error.
 func RemoveIDSPorts(p IDSPorts) error {
 	var errs []error
 	for _, pair := range p.pairs() {
-		link, err := netlink.LinkByName(pair.gateway)
-		switch {
-		case isNotFound(err):
+		dev, err := netlink.LinkByName(pair.gateway)
+		if isNotFound(err) || err == nil && dev.Attrs().Alias != idsAlias {
 			continue
-		case err == nil && link.Type() != "veth":
-			err = fmt.Errorf("it is a %s, not a veth", link.Type())
-		case err == nil:
-			err = netlink.LinkDel(link)
+		}
+		if err == nil {
+			err = netlink.LinkDel(dev)
 		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("cannot remove the IDS port %s: %w", pair.gateway, err))
@@ -79,6 +83,9 @@ func RemoveIDSPorts(p IDSPorts) error {
 	}
 	return errors.Join(append(errs, removeNetNS(p.NetNS))...)
 }
+
+// idsAlias marks the gateway's end of a pair that we made.
+const idsAlias = "vmgate IDS port"
 
 type vethPair struct{ gateway, engine string }
 
@@ -88,7 +95,7 @@ func (p IDSPorts) pairs() []vethPair {
 
 // ensurePair makes one veth pair across the namespaces unless it is there. What
 // else bears one of the names is refused.
-func ensurePair(pair vethPair, ns netns.NsHandle) error {
+func ensurePair(pair vethPair, ns netns.NsHandle, undo *undoStack) error {
 	gateway, err := netlink.LinkByName(pair.gateway)
 	if err == nil {
 		return checkPair(pair, gateway, ns)
@@ -102,6 +109,10 @@ func ensurePair(pair vethPair, ns netns.NsHandle) error {
 	veth.PeerName, veth.PeerNamespace = pair.engine, netlink.NsFd(ns)
 	if err := netlink.LinkAdd(veth); err != nil {
 		return fmt.Errorf("cannot make the veth pair %s–%s: %w", pair.gateway, pair.engine, err)
+	}
+	undo.push(func() error { return netlink.LinkDel(veth) })
+	if err := netlink.LinkSetAlias(veth, idsAlias); err != nil {
+		return fmt.Errorf("cannot mark %s: %w", pair.gateway, err)
 	}
 	return nil
 }

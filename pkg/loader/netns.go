@@ -36,7 +36,7 @@ func inNetNS(ns netns.NsHandle, f func() error) error {
 
 // ensureNetNS opens the named namespace, making it first if it is missing. The
 // caller closes it.
-func ensureNetNS(name string) (netns.NsHandle, error) {
+func ensureNetNS(name string, undo *undoStack) (netns.NsHandle, error) {
 	ns, err := openNetNS(name)
 	if err == nil || !errors.Is(err, fs.ErrNotExist) {
 		return ns, err
@@ -44,6 +44,7 @@ func ensureNetNS(name string) (netns.NsHandle, error) {
 	if err := makeNetNS(name); err != nil {
 		return netns.None(), fmt.Errorf("cannot make the network namespace %s: %w", name, err)
 	}
+	undo.push(func() error { return removeNetNS(name) })
 	return openNetNS(name)
 }
 

@@ -115,13 +115,16 @@ func (p pinDir) openMaps(spec *ebpf.CollectionSpec) (_ map[string]*ebpf.Map, err
 			return nil, p.explainMap(name, err)
 		}
 		maps[name] = m
+		if err := checkLayout(m, ms); err != nil {
+			return nil, p.explainMap(name, err)
+		}
 	}
 	return maps, nil
 }
 
 func (p pinDir) explainMap(name string, err error) error {
 	switch {
-	case errors.Is(err, ebpf.ErrMapIncompatible):
+	case errors.Is(err, ebpf.ErrMapIncompatible), errors.Is(err, errLayout):
 		return fmt.Errorf("cannot adopt the pinned map %s: another build of vmgate made it: %w; "+
 			"to start afresh, which ends enforcement and forgets all flows, run: gatewayd remove", p.mapPath(name), err)
 	case errors.Is(err, unix.EPERM):

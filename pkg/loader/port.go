@@ -22,7 +22,7 @@ type Port struct {
 	Device  string // its name in the caller's network namespace
 	Kind    PortKind
 	Segment uint32 // segment number, 0 for IDS ports
-	Group   uint32 // layer 2 group; flows of two groups never meet
+	Group   uint32 // layer 2 group; flows of two groups never meet, IDS ports serve those of theirs
 
 	HasRouter bool   // a router or DHCP server is behind it
 	Reflect   bool   // frames may leave by the port they came by

@@ -6,6 +6,8 @@ import (
 	"maps"
 	"os"
 	"slices"
+
+	"github.com/cilium/ebpf/link"
 )
 
 // SetPorts makes ports the set of attached devices: it attaches the programs to
@@ -66,6 +68,21 @@ func (d *Dataplane) detachOthers(ports []Port) error {
 		errs = append(errs, d.detach(device))
 	}
 	return errors.Join(errs...)
+}
+
+// linkedIndex returns the interface index that the pinned XDP link of a device
+// is at, 0 for none.
+func (p pinDir) linkedIndex(device string) int {
+	l, err := link.LoadPinnedLink(p.linkPath(device, hookVNIC.name), nil)
+	if err != nil {
+		return 0
+	}
+	defer l.Close()
+	info, err := l.Info()
+	if err != nil || info.XDP() == nil {
+		return 0
+	}
+	return int(info.XDP().Ifindex)
 }
 
 // linkedDevices returns the devices that have pinned links.

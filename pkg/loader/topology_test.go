@@ -66,12 +66,7 @@ func newStation(t *testing.T, vnic string) *station {
 	must(t, err)
 	must(t, netns.Set(home))
 	s := &station{t: t, ns: ns, sock: -1}
-	t.Cleanup(func() {
-		if s.sock >= 0 {
-			_ = unix.Close(s.sock)
-		}
-		_ = ns.Close()
-	})
+	t.Cleanup(s.close)
 	s.plug(vnic)
 	return s
 }
@@ -105,11 +100,38 @@ func (s *station) plug(vnic string) {
 		if s.sock >= 0 {
 			_ = unix.Close(s.sock)
 		}
-		s.sock, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, int(hton16(unix.ETH_P_ALL)))
-		if err != nil {
-			return err
+		return s.listen(dev.Attrs().Index)
+	}))
+}
+
+// listen opens the station's socket on a device of the calling thread's namespace.
+func (s *station) listen(index int) (err error) {
+	s.sock, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, int(hton16(unix.ETH_P_ALL)))
+	if err != nil {
+		return err
+	}
+	return unix.Bind(s.sock, &unix.SockaddrLinklayer{Protocol: hton16(unix.ETH_P_ALL), Ifindex: index})
+}
+
+func (s *station) close() {
+	if s.sock >= 0 {
+		_ = unix.Close(s.sock)
+	}
+	_ = s.ns.Close()
+}
+
+// ready waits until the station's device can send: the kernel brings it up some
+// time after the gateway's end.
+func (s *station) ready() {
+	s.t.Helper()
+	must(s.t, inNetNS(s.ns, func() error {
+		for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+			dev, err := netlink.LinkByName("vm")
+			if err != nil || dev.Attrs().OperState == netlink.OperUp {
+				return err
+			}
 		}
-		return unix.Bind(s.sock, &unix.SockaddrLinklayer{Protocol: hton16(unix.ETH_P_ALL), Ifindex: dev.Attrs().Index})
+		return errors.New("the device did not come up")
 	}))
 }
 

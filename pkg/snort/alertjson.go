@@ -42,7 +42,7 @@ func parseAlertJSON(line []byte) (Alert, bool, error) {
 		return Alert{}, false, errors.New("an alert without gid or sid")
 	}
 	a, err := r.alert()
-	a.Raw = string(line)
+	a.Raw = raw(line)
 	return a, err == nil, err
 }
 

@@ -10,6 +10,7 @@ import (
 )
 
 func TestSuricata_HasOnlyTheCapabilitiesItNeeds(t *testing.T) {
+	t.Parallel()
 	w := newWire(t)
 	r := run(t, suricataConfigFor(t, w, synFlood))
 	pid := r.await(PhaseUp).PID
@@ -32,6 +33,7 @@ func TestSuricata_HasOnlyTheCapabilitiesItNeeds(t *testing.T) {
 // The sandbox lets the engine read its own directory: a rule file that is only
 // linked to from there cannot be read, whoever owns it.
 func TestSuricata_ReadsOnlyItsOwnDirectory(t *testing.T) {
+	t.Parallel()
 	w := newWire(t)
 	c := suricataConfigFor(t, w, rule("one", 1))
 	r := run(t, c)

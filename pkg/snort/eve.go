@@ -55,7 +55,7 @@ func parseEve(line []byte) (Alert, bool, error) {
 		return Alert{}, false, errors.New("an alert event without alert")
 	}
 	a, err := r.alert()
-	a.Raw = string(line)
+	a.Raw = raw(line)
 	return a, err == nil, err
 }
 

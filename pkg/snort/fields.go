@@ -14,6 +14,7 @@ import (
 const (
 	maxMessage = 1024
 	maxClass   = 256
+	maxRaw     = 4096 // thousands of alerts may be waiting
 )
 
 // parseAction maps both engines' words. Forms that say what the engine would
@@ -120,3 +121,6 @@ func clean(s string, limit int) string {
 	}
 	return s
 }
+
+// raw keeps the beginning of a line as it is.
+func raw(line []byte) string { return string(line[:min(len(line), maxRaw)]) }

@@ -16,7 +16,7 @@ var (
 )
 
 // tcpFrame is a segment from a to b, or back.
-func tcpFrame(t *testing.T, back bool, vlan uint16, tcp layers.TCP, payload []byte) []byte {
+func tcpFrame(t testing.TB, back bool, vlan uint16, tcp layers.TCP, payload []byte) []byte {
 	t.Helper()
 	eth := &layers.Ethernet{SrcMAC: macA, DstMAC: macB, EthernetType: layers.EthernetTypeIPv4}
 	ip := &layers.IPv4{Version: 4, TTL: 64, Protocol: layers.IPProtocolTCP, SrcIP: ipA, DstIP: ipB}
@@ -37,12 +37,12 @@ func tcpFrame(t *testing.T, back bool, vlan uint16, tcp layers.TCP, payload []by
 	return serialize(t, stack...)
 }
 
-func syn(t *testing.T, sport uint16, seq uint32) []byte {
+func syn(t testing.TB, sport uint16, seq uint32) []byte {
 	t.Helper()
 	return tcpFrame(t, false, 0, layers.TCP{SrcPort: layers.TCPPort(sport), DstPort: 80, Seq: seq, SYN: true}, nil)
 }
 
-func udpFrame(t *testing.T, back bool, payload []byte) []byte {
+func udpFrame(t testing.TB, back bool, payload []byte) []byte {
 	t.Helper()
 	eth := &layers.Ethernet{SrcMAC: macA, DstMAC: macB, EthernetType: layers.EthernetTypeIPv4}
 	ip := &layers.IPv4{Version: 4, TTL: 64, Protocol: layers.IPProtocolUDP, SrcIP: ipA, DstIP: ipB}
@@ -56,7 +56,7 @@ func udpFrame(t *testing.T, back bool, payload []byte) []byte {
 	return serialize(t, eth, ip, udp, gopacket.Payload(payload))
 }
 
-func serialize(t *testing.T, stack ...gopacket.SerializableLayer) []byte {
+func serialize(t testing.TB, stack ...gopacket.SerializableLayer) []byte {
 	t.Helper()
 	buf := gopacket.NewSerializeBuffer()
 	must(t, gopacket.SerializeLayers(buf, gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: true}, stack...))

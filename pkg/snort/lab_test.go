@@ -29,12 +29,17 @@ type wire struct {
 
 // port is a raw socket on a far end.
 type port struct {
-	t     *testing.T
+	t     testing.TB
 	fd    int
 	index int
 }
 
-func newWire(t *testing.T) *wire {
+func newWire(t testing.TB) *wire {
+	t.Helper()
+	return newWireMTU(t, 1500)
+}
+
+func newWireMTU(t testing.TB, mtu int) *wire {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("skipped: needs root, to make network namespaces")
@@ -49,7 +54,7 @@ func newWire(t *testing.T) *wire {
 	defer inEngine.Close()
 	for _, name := range []string{"i0", "i1"} {
 		must(t, inFar.LinkAdd(&netlink.Veth{
-			LinkAttrs: netlink.LinkAttrs{Name: name, MTU: 1500}, PeerName: name + "p", PeerNamespace: netlink.NsFd(engine),
+			LinkAttrs: netlink.LinkAttrs{Name: name, MTU: mtu}, PeerName: name + "p", PeerMTU: uint32(mtu), PeerNamespace: netlink.NsFd(engine),
 		}))
 		for h, n := range map[*netlink.Handle]string{inFar: name, inEngine: name + "p"} {
 			link, err := h.LinkByName(n)
@@ -62,7 +67,7 @@ func newWire(t *testing.T) *wire {
 }
 
 // newNS makes a namespace without IPv6, so that nothing speaks by itself.
-func newNS(t *testing.T) (ns netns.NsHandle) {
+func newNS(t testing.TB) (ns netns.NsHandle) {
 	t.Helper()
 	must(t, onThread(func() (err error) {
 		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
@@ -78,7 +83,7 @@ func newNS(t *testing.T) (ns netns.NsHandle) {
 	return ns
 }
 
-func openPort(t *testing.T, ns netns.NsHandle, name string) *port {
+func openPort(t testing.TB, ns netns.NsHandle, name string) *port {
 	t.Helper()
 	p := &port{t: t}
 	must(t, onThread(func() error {
@@ -156,13 +161,13 @@ func (p *port) receive() []byte {
 // running is an engine under Run, with what it told.
 type running struct {
 	*Engine
-	t      *testing.T
+	t      testing.TB
 	states chan State
 	alerts chan Alert
 	stop   func() error // returns what Run did; may be called twice
 }
 
-func run(t *testing.T, c Config) *running {
+func run(t testing.TB, c Config) *running {
 	t.Helper()
 	e, err := New(c)
 	must(t, err)
@@ -204,7 +209,7 @@ func (r *running) alert(limit time.Duration) (Alert, bool) {
 
 // runDir is a directory of the length that a test's own name would exceed: a
 // socket path has 107 bytes.
-func runDir(t *testing.T) string {
+func runDir(t testing.TB) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "vmgate-ids-")
 	must(t, err)
@@ -212,14 +217,14 @@ func runDir(t *testing.T) string {
 	return filepath.Join(dir, "run")
 }
 
-func ruleFile(t *testing.T, rules string) string {
+func ruleFile(t testing.TB, rules string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "local.rules")
 	must(t, os.WriteFile(path, []byte(rules), 0o600))
 	return path
 }
 
-func testLog(t *testing.T) *slog.Logger {
+func testLog(t testing.TB) *slog.Logger {
 	return slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
 }
 

@@ -206,6 +206,9 @@ func bounded(t *testing.T, a Alert) {
 			t.Errorf("address %v", end)
 		}
 	}
+	if len(a.Raw) > maxRaw {
+		t.Errorf("raw line of %d bytes", len(a.Raw))
+	}
 	if a.VLAN > 4095 {
 		t.Errorf("VLAN %d", a.VLAN)
 	}

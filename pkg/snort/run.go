@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"time"
 
 	// Its randomised growth is what a restart loop needs; nothing to write anew.
@@ -23,8 +22,6 @@ const (
 	// firstPause and longestPause bound the time between two starts.
 	firstPause   = 200 * time.Millisecond
 	longestPause = 30 * time.Second
-
-	lockFile = "engine.lock"
 )
 
 // Run starts the engine, watches over it and starts it again whenever it ends,
@@ -84,7 +81,7 @@ func (e *Engine) claim() (release func(), err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("cannot make its directory: %w", err)
 	}
-	lock, err := os.OpenFile(filepath.Join(dir, lockFile), os.O_CREATE|os.O_RDWR, 0o600)
+	lock, err := os.Open(dir) // the lock is on the directory itself, so it leaves no file
 	if err != nil {
 		return nil, fmt.Errorf("cannot lock its directory: %w", err)
 	}
@@ -105,7 +102,7 @@ func (e *Engine) claim() (release func(), err error) {
 	}
 	removeFiles(dir, append(e.drv.files(), pidFile, rulesDir, "check-*"))
 	return func() {
-		removeFiles(dir, append(e.drv.files(), pidFile, rulesDir, lockFile))
+		removeFiles(dir, append(e.drv.files(), pidFile, rulesDir))
 		lock.Close()
 		_ = os.Remove(dir) // kept if someone else put something there
 	}, nil

@@ -21,7 +21,12 @@ const (
 	ActionReject Action = "reject" // reject, reset: dropped, and the sender was told
 )
 
-// Alert is one alert of the engine.
+// Alert is one alert of the engine. Texts are valid UTF-8 without control
+// characters, Message of at most 1 KiB, Class of at most 256 bytes.
+//
+// Who sent the packet is said by SrcMAC together with Src: an address alone may
+// be forged. Of tunnelled packets Suricata's alerts have the outer addresses;
+// Snort's have the inner ones, which their sender has chosen freely.
 type Alert struct {
 	Time     time.Time        `json:"time"`
 	Engine   string           `json:"engine"` // "suricata" or "snort"
@@ -33,10 +38,10 @@ type Alert struct {
 	Class    string           `json:"class,omitempty"`
 	Priority int              `json:"priority"`
 	Proto    uint8            `json:"proto"` // IP protocol number, 0 if unknown
-	Src      netip.AddrPort   `json:"src"`
+	Src      netip.AddrPort   `json:"src"`   // port 0 where the protocol has none; invalid if the packet is not IP
 	Dst      netip.AddrPort   `json:"dst"`
 	SrcMAC   net.HardwareAddr `json:"src_mac,omitempty"` // nil if the engine did not say
 	DstMAC   net.HardwareAddr `json:"dst_mac,omitempty"`
 	VLAN     uint16           `json:"vlan,omitempty"`
-	Raw      string           `json:"-"`
+	Raw      string           `json:"-"` // the engine's line as it came, cut after 4 KiB; may contain anything
 }

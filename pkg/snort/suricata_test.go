@@ -7,6 +7,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -19,7 +21,7 @@ import (
 const synFlood = `drop tcp any any -> 192.168.1.74 any (msg:"TCP sync flood"; flow:stateless; flags:S; detection_filter: track by_src, count 10, seconds 60; sid:1000001; rev:1;)
 `
 
-func suricataConfigFor(t *testing.T, w *wire, rules string) Config {
+func suricataConfigFor(t testing.TB, w *wire, rules string) Config {
 	t.Helper()
 	if _, err := exec.LookPath("suricata"); err != nil {
 		t.Skip("skipped: suricata is not installed")
@@ -34,6 +36,7 @@ func suricataConfigFor(t *testing.T, w *wire, rules string) Config {
 // Also the second answer to "is it up": what is sent the moment that Run says
 // so must arrive.
 func TestSuricata_FramesComeOutAsTheyWentIn(t *testing.T) {
+	t.Parallel()
 	w := newWire(t)
 	r := run(t, suricataConfigFor(t, w, synFlood))
 	r.await(PhaseUp)
@@ -58,6 +61,7 @@ func TestSuricata_FramesComeOutAsTheyWentIn(t *testing.T) {
 }
 
 func TestSuricata_SYNFloodIsDroppedFromTheEleventhOn(t *testing.T) {
+	t.Parallel()
 	w := newWire(t)
 	r := run(t, suricataConfigFor(t, w, synFlood))
 	r.await(PhaseUp)
@@ -102,6 +106,7 @@ func TestSuricata_SYNFloodIsDroppedFromTheEleventhOn(t *testing.T) {
 }
 
 func TestSuricata_KilledEngineIsReplacedAndPassesAgain(t *testing.T) {
+	t.Parallel()
 	w := newWire(t)
 	r := run(t, suricataConfigFor(t, w, synFlood))
 	first := r.await(PhaseUp)
@@ -133,6 +138,7 @@ func TestSuricata_KilledEngineIsReplacedAndPassesAgain(t *testing.T) {
 // Flows are diverted to the engine while they live: its first packet of one is
 // anything but a SYN.
 func TestSuricata_ConnectionSurvivesItsDiversion(t *testing.T) {
+	t.Parallel()
 	w := newWire(t)
 	r := run(t, suricataConfigFor(t, w, synFlood+`alert tcp any any -> any any (msg:"marker"; content:"find-me"; sid:7;)
 `))
@@ -162,8 +168,10 @@ func TestSuricata_ConnectionSurvivesItsDiversion(t *testing.T) {
 	}
 }
 
+// Not parallel: it counts what the test's own process has open.
 func TestSuricata_StopLeavesNothing(t *testing.T) {
 	w := newWire(t)
+	before := openHere(t)
 	c := suricataConfigFor(t, w, synFlood)
 	r := run(t, c)
 	pid := r.await(PhaseUp).PID
@@ -180,9 +188,39 @@ func TestSuricata_StopLeavesNothing(t *testing.T) {
 	if s := r.State(); s.Phase != PhaseDown || s.PID != 0 {
 		t.Errorf("state after the stop: %+v", s)
 	}
+	// The runtime's own may take a moment to go.
+	for deadline := time.Now().Add(2 * time.Second); openHere(t) != before; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			stacks := make([]byte, 1<<16)
+			t.Fatalf("open before: %s, after: %s\n%s", before, openHere(t), stacks[:runtime.Stack(stacks, true)])
+		}
+	}
+}
+
+// openHere counts this process's files and goroutines.
+func openHere(t *testing.T) string {
+	t.Helper()
+	files, err := os.ReadDir("/proc/self/fd")
+	must(t, err)
+	return fmt.Sprintf("%d files, %d goroutines", len(files), runtime.NumGoroutine())
+}
+
+// Also where the configuration says less than the devices can: frames must not
+// be cut.
+func TestSuricata_JumboFrames(t *testing.T) {
+	t.Parallel()
+	w := newWireMTU(t, 9000)
+	r := run(t, suricataConfigFor(t, w, synFlood))
+	r.await(PhaseUp)
+	frame := udpFrame(t, false, bytes.Repeat([]byte("j"), 9000-28))
+	w.i0.send(frame)
+	if !w.i1.arrives(frame, 2*time.Second) {
+		t.Error("a frame of 9014 bytes is lost")
+	}
 }
 
 func TestSuricata_CheckNamesFileAndLine(t *testing.T) {
+	t.Parallel()
 	w := newWire(t)
 	c := suricataConfigFor(t, w, synFlood)
 	good, err := New(c)
@@ -208,6 +246,7 @@ func TestSuricata_CheckNamesFileAndLine(t *testing.T) {
 }
 
 func TestSuricata_ReloadTakesGoodRulesAndKeepsTheOldForBad(t *testing.T) {
+	t.Parallel()
 	w := newWire(t)
 	c := suricataConfigFor(t, w, rule("one", 1))
 	r := run(t, c)
@@ -242,6 +281,7 @@ func TestSuricata_ReloadTakesGoodRulesAndKeepsTheOldForBad(t *testing.T) {
 }
 
 func TestSuricata_BadRulesAtTheStartAreToldAndTriedAgain(t *testing.T) {
+	t.Parallel()
 	w := newWire(t)
 	c := suricataConfigFor(t, w, "alert nonsense\n")
 	r := run(t, c)
@@ -258,6 +298,7 @@ func TestSuricata_BadRulesAtTheStartAreToldAndTriedAgain(t *testing.T) {
 // A daemon that was killed leaves its engine; the next one must not be kept from
 // the devices by it.
 func TestSuricata_EngineOfAKilledDaemonIsEndedFirst(t *testing.T) {
+	t.Parallel()
 	w := newWire(t)
 	c := suricataConfigFor(t, w, synFlood)
 	old := run(t, c)
@@ -287,4 +328,40 @@ func TestSuricata_EngineOfAKilledDaemonIsEndedFirst(t *testing.T) {
 
 func rule(content string, sid int) string {
 	return fmt.Sprintf("alert udp any any -> any any (msg:\"%s %d\"; content:\"%s\"; sid:%d;)\n", content, sid, content, sid)
+}
+
+// BenchmarkSuricata_PacketToAlert sends one packet at a time.
+func BenchmarkSuricata_PacketToAlert(b *testing.B) {
+	w := newWire(b)
+	r := run(b, suricataConfigFor(b, w, rule("find-me", 1)))
+	r.await(PhaseUp)
+	frame := udpFrame(b, false, []byte("find-me"))
+	var took []time.Duration
+	for b.Loop() {
+		b.StopTimer() // the pace of an attack that is noticed, not of a flood
+		time.Sleep(2 * time.Millisecond)
+		b.StartTimer()
+		sent := time.Now()
+		w.i0.send(frame)
+		if _, ok := r.alert(2 * time.Second); !ok {
+			b.Fatal("no alert")
+		}
+		took = append(took, time.Since(sent))
+	}
+	if s := r.State(); s.Lines != uint64(len(took)) {
+		b.Errorf("%d packets, but %d lines", len(took), s.Lines)
+	}
+	slices.Sort(took)
+	b.ReportMetric(float64(took[len(took)/2].Microseconds()), "us-median")
+	b.ReportMetric(float64(took[len(took)*99/100].Microseconds()), "us-p99")
+}
+
+func BenchmarkParseEve(b *testing.B) {
+	line, err := os.ReadFile("testdata/eve.json")
+	must(b, err)
+	for b.Loop() {
+		if _, _, err := parseEve(line); err != nil {
+			b.Fatal(err)
+		}
+	}
 }

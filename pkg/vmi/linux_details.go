@@ -17,8 +17,7 @@ const (
 	maxNotes     = 4096
 )
 
-// process describes a process as far as its memory is there: what is swapped
-// out, or changes under the read, stays empty.
+// process describes a process but for its program.
 func (k *linuxKernel) process(t task) Process {
 	p := Process{PID: t.tgid, Start: t.start, Name: t.comm, Kernel: t.flags&taskKernelThread != 0}
 	if parent, err := k.task(t.parent); err == nil {
@@ -27,18 +26,30 @@ func (k *linuxKernel) process(t task) Process {
 	if uid, err := k.u32(t.cred + uint64(k.CredUID.off)); err == nil {
 		p.UID = uid
 	}
-	if p.Kernel || !k.isDirect(t.mm) {
+	return p
+}
+
+// program is what a process runs, as far as it is in memory: what is swapped
+// out, or changes under the read, stays empty.
+type program struct {
+	path, buildID string
+	args          []string
+}
+
+func (k *linuxKernel) program(t task) program {
+	var p program
+	if t.flags&taskKernelThread != 0 || !k.isDirect(t.mm) {
 		return p
 	}
 	if exe, err := k.member(t.mm, k.MMExe); err == nil && k.isDirect(exe) {
-		p.Path = k.filePath(exe)
+		p.path = k.filePath(exe)
 	}
 	user, err := k.userSpace(t.mm)
 	if err != nil {
 		return p
 	}
-	p.Args = user.args(k, t.mm)
-	p.BuildID = user.buildID(k, t.mm)
+	p.args = user.args(k, t.mm)
+	p.buildID = user.buildID(k, t.mm)
 	return p
 }
 

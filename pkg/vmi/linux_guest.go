@@ -21,8 +21,15 @@ type linuxGuest struct {
 	k       *linuxKernel
 	samples int
 
-	mu    sync.Mutex
-	cache map[uint64]cached // by struct file
+	mu       sync.Mutex
+	cache    map[uint64]cached // by struct file
+	programs map[image]program
+}
+
+// image names a program in execution: exec gives the process another mm.
+type image struct {
+	id id
+	mm uint64
 }
 
 // cached is who held a file, when its reference count was as given. It is
@@ -33,7 +40,7 @@ type cached struct {
 }
 
 func newLinuxGuest(k *linuxKernel, opt Options) *linuxGuest {
-	return &linuxGuest{k: k, samples: opt.HiddenSamples, cache: make(map[uint64]cached)}
+	return &linuxGuest{k: k, samples: opt.HiddenSamples, cache: make(map[uint64]cached), programs: make(map[image]program)}
 }
 
 func (g *linuxGuest) OS() string { return "Linux " + g.k.release }
@@ -276,12 +283,34 @@ func (g *linuxGuest) describe(ctx context.Context, holders []holder) ([]Process,
 		if err != nil {
 			return nil, err
 		}
-		p := g.k.process(t)
+		p := g.process(t)
 		p.Views, p.Hidden, p.HiddenWhy = views, why != "", why
 		out = append(out, p)
 	}
 	slices.SortFunc(out, func(a, b Process) int { return int(a.PID) - int(b.PID) })
 	return out, nil
+}
+
+// process describes a process. Its program is read once for each exec, as soon
+// as all of it is in memory: that is most of the work.
+func (g *linuxGuest) process(t task) Process {
+	p := g.k.process(t)
+	key := image{t.id(), t.mm}
+	g.mu.Lock()
+	prog, ok := g.programs[key]
+	g.mu.Unlock()
+	if !ok {
+		if prog = g.k.program(t); prog.path != "" && len(prog.args) > 0 {
+			g.mu.Lock()
+			if len(g.programs) >= maxCached {
+				clear(g.programs)
+			}
+			g.programs[key] = prog
+			g.mu.Unlock()
+		}
+	}
+	p.Path, p.Args, p.BuildID = prog.path, slices.Clone(prog.args), prog.buildID
+	return p
 }
 
 func (g *linuxGuest) Processes(ctx context.Context) ([]Process, error) {
@@ -291,7 +320,7 @@ func (g *linuxGuest) Processes(ctx context.Context) ([]Process, error) {
 	}
 	out := make([]Process, 0, len(c.last))
 	for key, s := range c.last {
-		p := g.k.process(s.task)
+		p := g.process(s.task)
 		p.Views = s.views
 		if c.missed[key] >= g.samples {
 			p.Hidden, p.HiddenWhy = true, hiddenWhy(s.views, c.missed[key])

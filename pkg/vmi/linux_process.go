@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -235,5 +236,6 @@ func hiddenWhy(views []string, samples int) string {
 			missing = append(missing, v)
 		}
 	}
-	return fmt.Sprintf("missing from %v, which its own ps reads, seen in %v, in %d samples", missing, views, samples)
+	return fmt.Sprintf("its own ps does not show it: seen in %s, missing from %s, in %d samples that agree",
+		strings.Join(views, ", "), strings.Join(missing, ", "), samples)
 }

@@ -12,8 +12,8 @@ import (
 
 func status() api.Status {
 	return api.Status{
-		Version: "1.2.3", PID: 4711, Started: noon, Config: "/etc/vmgate/vmgate.yaml", Loaded: noon.Add(time.Hour),
-		LastError: "vmgate.yaml:3:1: unknown key", Enforcement: "enforce",
+		Version: "1.2.3", PID: 4711, Started: noon, Config: "/etc/vmgate/gateway.yaml", Loaded: noon.Add(time.Hour),
+		LastError: "gateway.yaml:3:1: unknown key \"x\"\n    3 | x: 1\n      | ^", Enforcement: "enforce",
 		Segments: []api.SegmentStatus{
 			{Name: "apps", VNIC: "eth1", State: "attached", Datapath: "xdp"},
 			{Name: "web", VNIC: "eth2", State: "missing", Detail: "no such device"},
@@ -94,7 +94,7 @@ func explanation(t api.Tuple) api.Explanation {
 		Flow: verdict.Flow{Proto: proto,
 			Src: verdict.Endpoint{VM: "app1", Segment: "apps", Addr: netip.MustParseAddr(t.Src), Port: t.SrcPort},
 			Dst: verdict.Endpoint{Router: "gw", Segment: "web", Addr: netip.MustParseAddr(t.Dst), Port: t.DstPort}},
-		Verdict: "forward", Cause: "rule", Rule: "web", Location: "/etc/vmgate/vmgate.yaml:42",
+		Verdict: "forward", Cause: "rule", Rule: "web", Location: "/etc/vmgate/gateway.yaml:42",
 		SrcOwner: verdict.Owner{State: verdict.OwnerKnown, Processes: []verdict.Process{*curl()}, Observed: noon},
 		DstOwner: verdict.Owner{State: verdict.OwnerUndeclared},
 		Decision: verdict.Decision{Verdict: verdict.Forward, Cause: verdict.CauseRule, Rule: "web", Evidence: []verdict.Evidence{

@@ -199,7 +199,7 @@ func (f *Fake) changes(text []byte) (api.Changes, error) {
 	case strings.Contains(string(text), "panic"):
 		panic("as the test wants")
 	case strings.Contains(string(text), "bogus"):
-		return api.Changes{}, fmt.Errorf("%w configuration:\nvmgate.yaml:1:1: unknown key \"bogus\"\n    1 | bogus: 1\n      | ^", api.ErrInvalid)
+		return api.Changes{}, fmt.Errorf("%w configuration:\ngateway.yaml:1:1: unknown key \"bogus\"\n    1 | bogus: 1\n      | ^", api.ErrInvalid)
 	case string(text) == f.applied:
 		return api.Changes{}, nil
 	}

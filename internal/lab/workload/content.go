@@ -66,6 +66,8 @@ func checksum(size int64) string {
 type tcpInfo struct {
 	Retrans    uint32 `json:"retrans"`    // segments sent again, since the SYN
 	OutOfOrder uint32 `json:"outoforder"` // segments received out of their order
+	SegsIn     uint32 `json:"segs_in"`    // segments received
+	SegsOut    uint32 `json:"segs_out"`   // segments sent
 }
 
 func infoOf(conn net.Conn) (tcpInfo, error) {
@@ -87,5 +89,5 @@ func infoOf(conn net.Conn) (tcpInfo, error) {
 	if infoErr != nil {
 		return tcpInfo{}, infoErr
 	}
-	return tcpInfo{Retrans: info.Total_retrans, OutOfOrder: info.Rcv_ooopack}, nil
+	return tcpInfo{Retrans: info.Total_retrans, OutOfOrder: info.Rcv_ooopack, SegsIn: info.Segs_in, SegsOut: info.Segs_out}, nil
 }

@@ -10,6 +10,7 @@
 //	udpconn:udp4:127.0.0.1:53  a connected UDP socket
 //	raw:ip4:icmp               a raw socket
 //	ping:udp4                  an unprivileged ICMP socket
+//	quit:tcp4:0.0.0.0:70       end, with status 7, when somebody connects there
 //	fork:NAME                  a child that inherits every socket opened so far
 //	sleep:NAME                 a child without any
 //	netns:                     the next sockets are in a network namespace of their own
@@ -56,6 +57,16 @@ func (h *held) do(arg string) error {
 	switch verb {
 	case "listen", "plain":
 		return h.listen(verb == "listen", network, addr)
+	case "quit":
+		l, err := net.Listen(network, addr)
+		if err != nil {
+			return err
+		}
+		go func() {
+			_, _ = l.Accept()
+			os.Exit(7)
+		}()
+		return nil
 	case "udp":
 		c, err := net.ListenPacket(network, addr)
 		return h.hold(c, err)

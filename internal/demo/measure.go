@@ -1,0 +1,106 @@
+package demo
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	"github.com/vmgate/vmgate/internal/api"
+	"github.com/vmgate/vmgate/internal/event"
+	"github.com/vmgate/vmgate/internal/lab"
+)
+
+// connection is a line of the workload's connect and transfer.
+type connection struct {
+	OK      bool    `json:"ok"`
+	Done    bool    `json:"done"`
+	Port    int     `json:"port"`
+	Bytes   int64   `json:"bytes"`
+	Retrans uint32  `json:"retrans"`
+	SegsIn  uint64  `json:"segs_in"`
+	SegsOut uint64  `json:"segs_out"`
+	MS      float64 `json:"ms"`
+	SHA256  string  `json:"sha256"`
+	Error   string  `json:"error"`
+}
+
+// connect runs one short-lived client process in a guest and returns what it
+// saw of its connection.
+func (st *stage) connect(ctx context.Context, from *lab.Host, name, target string, args ...string) (*lab.Process, connection, error) {
+	p, err := from.Guest.Start(ctx, name, append([]string{"connect", target}, args...)...)
+	if err != nil {
+		return nil, connection{}, fmt.Errorf("cannot start %s in %s: %w", name, from.Name, err)
+	}
+	line, err := p.WaitLine(ctx, contains(`"ok":`))
+	if err != nil {
+		return p, connection{}, fmt.Errorf("%s in %s said nothing: %w", name, from.Name, err)
+	}
+	c, err := parse(line)
+	return p, c, err
+}
+
+func parse(line string) (connection, error) {
+	var c connection
+	if err := json.Unmarshal([]byte(line), &c); err != nil {
+		return c, fmt.Errorf("cannot understand %q: %w", line, err)
+	}
+	return c, nil
+}
+
+func contains(part string) func(string) bool {
+	return func(line string) bool { return strings.Contains(line, part) }
+}
+
+// decisionOn matches the decision on a connection to a port.
+func decisionOn(srcVM, dstVM string, port uint16) func(event.Event) bool {
+	return func(e event.Event) bool {
+		return e.Type == "decision" && e.SrcVM == srcVM && e.DestVM == dstVM && e.DestPort == port
+	}
+}
+
+// counts are the data plane's counters by place and reason.
+type counts map[[2]string]uint64
+
+func (st *stage) counts(ctx context.Context) (counts, error) {
+	status, err := st.client.Status(ctx)
+	if err != nil {
+		return nil, err
+	}
+	c := counts{}
+	for _, n := range status.Counters {
+		c[[2]string{n.Segment, n.Reason}] = n.Packets
+	}
+	return c, nil
+}
+
+// since is what has been counted after an earlier reading.
+func (c counts) since(before counts, place, reason string) uint64 {
+	key := [2]string{place, reason}
+	return c[key] - before[key]
+}
+
+// drops sums what has been dropped after an earlier reading, but for a reason.
+func (c counts) drops(before counts, except string) uint64 {
+	var sum uint64
+	for key := range c {
+		if strings.HasPrefix(key[1], "drop-") && key[1] != except {
+			sum += c.since(before, key[0], key[1])
+		}
+	}
+	return sum
+}
+
+// flowOf finds the decided flow of a local port.
+func (st *stage) flowOf(ctx context.Context, vm string, port int) (api.Flow, error) {
+	flows, err := st.client.Flows(ctx)
+	if err != nil {
+		return api.Flow{}, err
+	}
+	for _, f := range flows {
+		if f.Src.VM == vm && int(f.Src.Port) == port {
+			return f, nil
+		}
+	}
+	return api.Flow{}, fmt.Errorf("the gateway has no flow from port %d of %s", port, vm)
+}

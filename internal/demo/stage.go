@@ -1,0 +1,164 @@
+package demo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/vmgate/vmgate/internal/api"
+	"github.com/vmgate/vmgate/internal/lab"
+)
+
+// stage is everything that the steps play on.
+type stage struct {
+	opt     Options
+	screen  *screen
+	dir     string // of the gateway's files
+	lab     *lab.Topology
+	gateway *gateway
+	client  *api.Client
+	feed    *feed
+
+	followed chan struct{} // closed when the feed has ended
+	stop     context.CancelFunc
+
+	// What one step leaves for another.
+	transfer  *lab.Process // of an honest process in app1, since before the flood
+	attacker  *lab.Process
+	honestOK  int // connections that an honest process made during the flood
+	honestAll int
+	port      int // that the malicious process held
+	unhide    func() error
+}
+
+// newStage boots the guests and starts the gateway. On failure nothing is left.
+func newStage(ctx context.Context, opt Options, scr *screen) (st *stage, err error) {
+	st = &stage{opt: opt, screen: scr}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, st.close())
+			st = nil
+		}
+	}()
+	if st.dir, err = os.MkdirTemp("", "vmgate-demo-"); err != nil {
+		return st, err
+	}
+	scr.line("booting app1, app2 and web1 (%s): this takes 5 to 60 seconds", lab.Acceleration())
+	if st.lab, err = lab.NewTopology(ctx, lab.Guests, opt.Log); err != nil {
+		return st, fmt.Errorf("cannot set up the virtual machines: %w", err)
+	}
+	scr.line("guests are up; two vSwitches, app1 and app2 on one, web1 on the other")
+	if st.gateway, err = startGateway(ctx, st); err != nil {
+		return st, err
+	}
+	st.client = api.NewClient(st.gateway.socket)
+	if err := st.awaitGateway(ctx); err != nil {
+		return st, errors.Join(err, st.gateway.said())
+	}
+	feedCtx, stop := context.WithCancel(ctx)
+	st.stop, st.feed, st.followed = stop, newFeed(scr), make(chan struct{})
+	go func() {
+		defer close(st.followed)
+		if err := st.feed.follow(feedCtx, st.client); err != nil && feedCtx.Err() == nil {
+			scr.line("%v", err)
+		}
+	}()
+	return st, st.startServers(ctx)
+}
+
+// awaitGateway waits until the gateway sees everything that it is to see.
+func (st *stage) awaitGateway(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	told := map[string]bool{}
+	tell := func(what string) {
+		if !told[what] {
+			told[what] = true
+			st.screen.line("%s", what)
+		}
+	}
+	return poll(ctx, "the gateway did not come up", func() (bool, error) {
+		if err := st.gateway.alive(); err != nil {
+			return false, err
+		}
+		status, err := st.client.Status(ctx)
+		if err != nil {
+			return false, nil // its socket is not there yet
+		}
+		tell("gatewayd is up: vNICs gw-apps and gw-web attached, pid " + fmt.Sprint(status.PID))
+		vms, err := st.client.VMs(ctx)
+		if err != nil {
+			return false, err
+		}
+		ready := status.IDS.State == "up"
+		if ready {
+			tell(status.IDS.Engine + " is inline")
+		}
+		for _, vm := range vms {
+			if vm.Memory == "ready" {
+				tell(vm.ID + " is understood from its memory: " + vm.OS)
+			}
+			ready = ready && vm.Memory == "ready"
+		}
+		return ready, nil
+	})
+}
+
+// startServers starts what the other processes connect to.
+func (st *stage) startServers(ctx context.Context) error {
+	for _, s := range []struct {
+		host  *lab.Host
+		name  string
+		ports string
+	}{{st.lab.Web1, "webserver", "22,80,8080"}, {st.lab.App2, "appserver", "7000"}} {
+		p, err := s.host.Guest.Start(ctx, s.name, "serve", "-tcp", s.ports)
+		if err != nil {
+			return fmt.Errorf("cannot start %s in %s: %w", s.name, s.host.Name, err)
+		}
+		if _, err := p.WaitLine(ctx, contains(`"serving":true`)); err != nil {
+			return fmt.Errorf("%s in %s does not serve: %w", s.name, s.host.Name, err)
+		}
+		st.screen.line("%s[%d] serves tcp %s in %s", s.name, p.PID(), s.ports, s.host.Name)
+	}
+	return nil
+}
+
+// close takes everything down, in the opposite order.
+func (st *stage) close() error {
+	var errs []error
+	if st.stop != nil {
+		st.stop()
+		<-st.followed
+	}
+	if st.gateway != nil {
+		errs = append(errs, st.gateway.close())
+	}
+	if st.lab != nil {
+		errs = append(errs, st.lab.Close())
+	}
+	if st.dir != "" {
+		errs = append(errs, os.RemoveAll(st.dir))
+	}
+	return errors.Join(errs...)
+}
+
+// path is a file of the stage's own directory.
+func (st *stage) path(name string) string { return filepath.Join(st.dir, name) }
+
+// poll calls done until it says so, fails, or ctx ends.
+func poll(ctx context.Context, what string, done func() (bool, error)) error {
+	for {
+		ok, err := done()
+		if ok || err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%s: %w", what, context.Cause(ctx))
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}

@@ -1,0 +1,161 @@
+package vmi_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/vmgate/vmgate/internal/lab"
+	"github.com/vmgate/vmgate/pkg/vmi"
+)
+
+// fixture is the one guest that all tests of this package share, and what its
+// agents hold.
+type fixture struct {
+	*lab.Guest
+	mem   vmi.Memory
+	os    vmi.Guest
+	agent map[string]uint32 // pid by name
+}
+
+var shared struct {
+	once sync.Once
+	f    *fixture
+	err  error
+}
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if shared.f != nil {
+		_ = shared.f.mem.Close()
+		if err := shared.f.Close(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			code = max(code, 1)
+		}
+	}
+	os.Exit(code)
+}
+
+// agents are started in this order, each when the one before is ready.
+var agents = []struct {
+	name string
+	does string
+}{
+	{"web", "listen:tcp4:0.0.0.0:80 plain:tcp6:[::1]:81 plain:tcp::82 udp:udp4:127.0.0.1:53 udp:udp6:[::1]:54 udp:udp::55"},
+	{"cli", "connect:tcp4:127.0.0.1:80 connect:tcp6:[::1]:81 connect:tcp4:127.0.0.1:82 udpconn:udp4:127.0.0.1:53"},
+	{"par", "plain:tcp4:0.0.0.0:90 udp:udp4:0.0.0.0:91 fork:kid sleep:dull"},
+	{"icmp", "raw:ip4:icmp ping:udp4"},
+	{"ns", "netns: plain:tcp4:0.0.0.0:99 udp:udp4:0.0.0.0:98"},
+}
+
+// guest boots the shared guest on first use.
+func guest(t testing.TB) *fixture {
+	t.Helper()
+	if err := lab.GuestSupport(""); err != nil {
+		t.Skip(err)
+	}
+	shared.once.Do(func() { shared.f, shared.err = boot() })
+	if shared.err != nil {
+		t.Fatal(shared.err)
+	}
+	return shared.f
+}
+
+func boot() (f *fixture, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
+	defer cancel()
+	dir, err := os.MkdirTemp("", "vmi-agent-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	agent := filepath.Join(dir, "agent")
+	build := exec.CommandContext(ctx, "go", "build", "-ldflags=-B gobuildid", "-o", agent, "./testdata/agent")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("cannot build the agent: %w\n%s", err, out)
+	}
+	console := io.Discard
+	if testing.Verbose() {
+		console = os.Stderr
+	}
+	g, err := lab.StartGuest(ctx, lab.GuestConfig{Name: "vmi", Console: console, Files: map[string]string{"/bin/agent": agent}})
+	if err != nil {
+		return nil, err
+	}
+	f = &fixture{Guest: g, agent: make(map[string]uint32)}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, g.Close())
+		}
+	}()
+	if _, _, err := g.Run(ctx, "ip link set lo up; echo 0 65535 >/proc/sys/net/ipv4/ping_group_range"); err != nil {
+		return nil, err
+	}
+	for _, a := range agents {
+		if f.agent[a.name], err = f.start(ctx, a.name, a.does); err != nil {
+			return nil, err
+		}
+	}
+	if err := f.findKids(ctx); err != nil {
+		return nil, err
+	}
+	if f.mem, err = vmi.OpenFile(g.MemoryFile(), ""); err != nil {
+		return nil, err
+	}
+	f.os, err = vmi.Open(ctx, f.mem, vmi.Options{})
+	return f, err
+}
+
+// start runs an agent and waits until it holds its sockets.
+func (f *fixture) start(ctx context.Context, name, does string) (uint32, error) {
+	log := "/tmp/" + name
+	out, _, err := f.Run(ctx, fmt.Sprintf("agent %s %s >%s 2>&1 </dev/null & echo $!; while ! grep -q '^agent' %s; do sleep 0.05; done; cat %s >&2; grep '^agent failed' %s", name, does, log, log, log, log))
+	if err != nil {
+		return 0, err
+	}
+	pid, rest, _ := strings.Cut(out, "\n")
+	if rest != "" {
+		return 0, errors.New(rest)
+	}
+	n, err := strconv.ParseUint(pid, 10, 32)
+	return uint32(n), err
+}
+
+// findKids learns the pids of agents that agents have started.
+func (f *fixture) findKids(ctx context.Context) error {
+	out, _, err := f.Run(ctx, `while [ $(grep -c ready /tmp/par) -lt 3 ]; do sleep 0.05; done
+for p in /proc/[0-9]*; do echo ${p#/proc/} $(tr '\0' ' ' <$p/cmdline); done 2>/dev/null`)
+	for line := range strings.Lines(out) {
+		if w := strings.Fields(line); len(w) == 3 && w[1] == "/bin/agent" {
+			pid, err := strconv.ParseUint(w[0], 10, 32)
+			if err != nil {
+				return err
+			}
+			f.agent[w[2]] = uint32(pid)
+		}
+	}
+	if len(f.agent) != len(agents)+2 {
+		return errors.Join(err, fmt.Errorf("agents are missing: %v in\n%s", f.agent, out))
+	}
+	return err
+}
+
+// run runs a command in the guest and returns its output.
+func (f *fixture) run(t testing.TB, command string) string {
+	t.Helper()
+	out, _, err := f.Run(t.Context(), command)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
