@@ -65,7 +65,7 @@ func TestICMPError(t *testing.T) {
 			p.ip4 = func(ip *layers.IPv4) { ip.Flags = layers.IPv4MoreFragments }
 			p.payload = p.payload[:32]
 		}), want: badPiece},
-		"an expired flow":                       {frame: icmpError(3, 3, quoted), want: unrelated, prepare: func(g *gateway) { g.set(func(s *bpf.VmgateSettings) { s.UdpIdle = 0 }) }},
+		"an expired flow":                       {frame: icmpError(3, 3, quoted), want: unrelated, prepare: func(g *gateway) { g.decide(17, 0, app1, 1, web, 2, func(f *bpf.VmgateFlow) { f.Expires = 1 }) }},
 		"other ICMP is undecided like any flow": {frame: icmpError(13, 0, quoted), want: punted()},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -7,6 +7,8 @@ import (
 	"github.com/urfave/cli/v2"
 )
 
+//go:generate go test -run TestReference -update .
+
 const description = `gatewayd is an inline security gateway for virtual machines that knows which
 process in which VM opened each connection. "gatewayd run" is the daemon; most
 other verbs ask it over a unix socket that root and the members of one

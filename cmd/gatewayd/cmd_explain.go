@@ -16,10 +16,9 @@ func cmdExplain() *cli.Command {
 		Name:      "explain",
 		Usage:     "say what would happen to a packet of a flow, by which rule, owned by whom, on what evidence",
 		ArgsUsage: "PROTO SRC[:PORT] DST[:PORT]",
-		Description: "For example:\n" +
-			"  gatewayd explain tcp 10.0.0.11:40000 10.0.0.21:80\n" +
-			"  gatewayd explain udp [2001:db8::11]:5353 [2001:db8::21]:53\n" +
-			"Nothing is sent and nothing is changed.",
+		Description: "Nothing is sent and nothing is changed. For example:\n\n" +
+			"    gatewayd explain tcp 10.0.0.11:40000 10.0.0.21:80\n" +
+			"    gatewayd explain udp [2001:db8::11]:5353 [2001:db8::21]:53",
 		Action: explain,
 	}
 }

@@ -15,7 +15,7 @@ func cmdValidate() *cli.Command {
 		Usage:       "check a configuration file without a daemon, and show all that is wrong with it",
 		ArgsUsage:   "FILE",
 		Description: "Exits with 5 if anything is wrong. \"policy check\" asks the daemon what the file would change.",
-		Flags:       []cli.Flag{&cli.BoolFlag{Name: "host", Usage: "also check it against this machine: vNICs, memory files, IDS"}},
+		Flags:       []cli.Flag{&cli.BoolFlag{Name: "host", Usage: "also check what it names against this machine: vNICs, memory files, rule files"}},
 		Action:      validate,
 	}
 }

@@ -24,7 +24,7 @@ func cmdVerdicts() *cli.Command {
 				Name:         "set",
 				Usage:        "set the verdict of a port by hand",
 				ArgsUsage:    "VM PROTO PORT VERDICT",
-				Flags:        []cli.Flag{&cli.DurationFlag{Name: "for", Usage: "how long it stands, for example 10m (default: until deleted)"}},
+				Flags:        []cli.Flag{&cli.DurationFlag{Name: "for", Usage: "stands for `DURATION`, for example 10m", DefaultText: "until deleted"}},
 				BashComplete: completeVM,
 				Action:       setVerdict,
 			},

@@ -231,6 +231,9 @@ func (a *App) openDecision(cfg *config.Config, undo *cleanups) error {
 		dp: a.dp, book: a.book, owners: a.owners, effects: a.effects, journal: a.journal,
 		metrics: a.metrics, log: a.log, now: current,
 	}
+	a.keeper.again = func(ctx context.Context, key loader.FlowKey, flow loader.Flow) error {
+		return a.decider.revisit(ctx, key, flow, true)
+	}
 	a.remember()
 	return nil
 }

@@ -14,10 +14,6 @@ import (
 	"github.com/vmgate/vmgate/pkg/verdict"
 )
 
-// How long a decision stands that rests on what may soon be known better: no
-// owner found, or introspection failed.
-const unsureFor = 30 * time.Second
-
 // decider decides undecided flows: it asks introspection for the owners, the
 // book for the decision, writes it to the kernel's maps, and lets the held
 // packets go on.
@@ -182,9 +178,6 @@ func (d *decider) enforce(c *flowCase, decision verdict.Decision) error {
 	if decision.FlowOnly.Verdict > verdict.Forward {
 		c.flow.Verdict, c.flow.Cause = uint32(decision.FlowOnly.Verdict), uint32(decision.FlowOnly.Cause)
 	}
-	if decision.FlowOnly.Verdict != verdict.Undecided {
-		c.flow.Expires = loader.Now() + uint64(unsureFor)
-	}
 	return errors.Join(errs[:]...)
 }
 
@@ -198,8 +191,8 @@ func (d *decider) owned(c *flowCase, end verdict.Endpoint, owner verdict.Owner, 
 	if err != nil {
 		return 0, err
 	}
-	if !verdict.HasPorts(c.request.Flow.Proto) {
-		return id, nil
+	if !verdict.HasPorts(c.request.Flow.Proto) || owner.Observed.IsZero() {
+		return id, nil // no port, or noted when the flow began
 	}
 	n := c.state.inv.byName[end.VM]
 	return id, d.effects.notePort(n.id, c.request.Flow.Proto, end.Port, id, owner.Observed, c.state.cfg.Decision.AttributionAge)
@@ -226,43 +219,56 @@ type flowCase struct {
 	request   verdict.Request
 }
 
-// caseOf prepares the decision: who the ends are, and which of them began.
+// caseOf prepares the decision on a pending flow: who the ends are, and which of
+// them began.
 func (d *decider) caseOf(u *undecided) *flowCase {
-	c := &flowCase{undecided: u, state: d.now()}
 	old, known, _ := d.dp.Flow(u.key) // no old entry is as good as an unreadable one
-	c.initiator = initiator(u, old, known)
-
 	pending, from := u.pending, u.pending.From
-	c.flow = loader.Flow{Created: loader.Now(), SynSeq: pending.SynSeq, Initiator: c.initiator}
-	c.flow.Dir[from] = loader.FlowDir{
+	flow := loader.Flow{Created: loader.Now(), SynSeq: pending.SynSeq, Initiator: initiator(u, old, known)}
+	flow.Dir[from] = loader.FlowDir{
 		SrcMAC: pending.SrcMAC, DstMAC: pending.DstMAC,
 		InPort: pending.InPort, OutPort: pending.OutPort,
-		VM: pending.VM[0], LastSeen: c.flow.Created, TCPFlags: pending.TCPFlags,
+		VM: pending.VM[0], LastSeen: flow.Created, TCPFlags: pending.TCPFlags,
 	}
-	c.flow.Dir[1-from] = loader.FlowDir{
+	flow.Dir[1-from] = loader.FlowDir{
 		SrcMAC: pending.DstMAC, DstMAC: pending.SrcMAC,
 		InPort: pending.OutPort, OutPort: pending.InPort,
-		VM: pending.VM[1], LastSeen: c.flow.Created,
+		VM: pending.VM[1], LastSeen: flow.Created,
 	}
 	if known && pending.SynSeq == 0 { // the same connection, decided anew
-		for i := range c.flow.Dir {
-			c.flow.Dir[i].Packets, c.flow.Dir[i].Bytes = old.Dir[i].Packets, old.Dir[i].Bytes
-			c.flow.Dir[i].TCPFlags |= old.Dir[i].TCPFlags
-		}
-		c.flow.SynSeq, c.flow.Created = old.SynSeq, old.Created
+		keep(&flow, old)
 	}
+	return d.newCase(u, flow)
+}
 
+// caseOfFlow prepares the decision on a flow that is decided already.
+func (d *decider) caseOfFlow(key loader.FlowKey, flow loader.Flow) *flowCase {
+	return d.newCase(&undecided{key: key}, flow)
+}
+
+func (d *decider) newCase(u *undecided, flow loader.Flow) *flowCase {
+	c := &flowCase{undecided: u, state: d.now(), initiator: flow.Initiator, flow: flow}
 	inv := c.state.inv
 	outer, inner := u.key.VLAN()
 	c.request = verdict.Request{
 		Flow: verdict.Flow{
-			Src:   endpoint(inv.byID[c.flow.Dir[c.initiator].VM], u.key.Addr(c.initiator)),
-			Dst:   endpoint(inv.byID[c.flow.Dir[1-c.initiator].VM], u.key.Addr(1-c.initiator)),
+			Src:   endpoint(inv.byID[flow.Dir[c.initiator].VM], u.key.Addr(c.initiator)),
+			Dst:   endpoint(inv.byID[flow.Dir[1-c.initiator].VM], u.key.Addr(1-c.initiator)),
 			Proto: u.key.Proto(), VLAN: outer, Inner: inner,
 		},
 		Now: time.Now(),
 	}
 	return c
+}
+
+// keep takes over what the kernel has counted and seen of the same connection.
+func keep(flow *loader.Flow, old loader.Flow) {
+	for i := range flow.Dir {
+		flow.Dir[i].Packets, flow.Dir[i].Bytes = old.Dir[i].Packets, old.Dir[i].Bytes
+		flow.Dir[i].LastSeen = max(flow.Dir[i].LastSeen, old.Dir[i].LastSeen)
+		flow.Dir[i].TCPFlags |= old.Dir[i].TCPFlags
+	}
+	flow.SynSeq, flow.Created = old.SynSeq, old.Created
 }
 
 // initiator says which end of a flow began it. A packet from the middle of a
@@ -301,7 +307,12 @@ func (c *flowCase) lookUp(ctx context.Context) {
 	defer cancel()
 	flow := c.request.Flow
 	var group sync.WaitGroup
-	group.Go(func() { c.request.SrcOwner = c.state.ownerOf(ctx, flow.Src, flow.Dst, flow.Proto) })
-	group.Go(func() { c.request.DstOwner = c.state.ownerOf(ctx, flow.Dst, flow.Src, flow.Proto) })
+	look := func(owner *verdict.Owner, end, peer verdict.Endpoint) {
+		if owner.State != verdict.OwnerKnown {
+			group.Go(func() { *owner = c.state.ownerOf(ctx, end, peer, flow.Proto) })
+		}
+	}
+	look(&c.request.SrcOwner, flow.Src, flow.Dst)
+	look(&c.request.DstOwner, flow.Dst, flow.Src)
 	group.Wait()
 }

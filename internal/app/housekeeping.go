@@ -24,6 +24,7 @@ type housekeeper struct {
 	dp     *loader.Dataplane
 	rules  *ruleIDs
 	owners *owners
+	again  func(ctx context.Context, key loader.FlowKey, flow loader.Flow) error // decides a flow anew
 	log    *slog.Logger
 	now    func() *state
 
@@ -41,7 +42,7 @@ func (h *housekeeper) run(ctx context.Context) {
 	tick := time.NewTicker(cleanEvery)
 	defer tick.Stop()
 	for {
-		if err := h.clean(); err != nil {
+		if err := h.clean(ctx); err != nil {
 			h.log.Error("cannot clean the maps", "error", err)
 		}
 		select {
@@ -60,11 +61,11 @@ func (h *housekeeper) last() census {
 	return census{}
 }
 
-func (h *housekeeper) clean() error {
+func (h *housekeeper) clean(ctx context.Context) error {
 	borneRules, borneOwners := map[uint32]bool{}, map[uint32]bool{}
 	c := census{flowsOf: map[uint32]int{}, flowsBy: map[uint32]int{}}
 	err := errors.Join(
-		h.cleanFlows(&c, borneRules, borneOwners),
+		h.cleanFlows(ctx, &c, borneRules, borneOwners),
 		h.cleanPending(&c),
 		h.cleanVerdicts(&c, borneOwners),
 	)
@@ -76,15 +77,19 @@ func (h *housekeeper) clean() error {
 	return h.owners.recycle(borneOwners)
 }
 
-func (h *housekeeper) cleanFlows(c *census, rules, owners map[uint32]bool) error {
+func (h *housekeeper) cleanFlows(ctx context.Context, c *census, rules, owners map[uint32]bool) error {
 	var errs []error
-	quota := h.now().cfg.Decision.FlowsPerVM
+	quota, looked := h.now().cfg.Decision.FlowsPerVM, 0
 	flows := h.dp.Flows()
 	for key, flow := range flows.All() {
 		vm := flow.Dir[flow.Initiator].VM
 		if flowEnded(key.Proto(), flow, loader.Now()) || c.flowsOf[vm] >= quota {
 			errs = append(errs, h.dp.DeleteFlow(key))
 			continue
+		}
+		if unsure(flow) && looked < unsurePerRound {
+			looked++
+			errs = append(errs, h.again(ctx, key, flow))
 		}
 		c.flows++
 		c.flowsOf[vm]++

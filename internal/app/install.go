@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"time"
@@ -58,7 +59,11 @@ func (a *App) install(cfg *config.Config) error {
 	}
 	a.takeGuests(next, old)
 	a.state.Store(next)
+	if old == nil || !maps.Equal(old.rules, next.rules) {
+		err = a.decider.revisitAll(context.Background())
+	}
 	err = errors.Join(
+		err,
 		a.rules.retire(),
 		a.dp.Heartbeat(),
 		pruneInventory(a.dp, want),
@@ -195,7 +200,6 @@ func (a *App) portChanged(port loader.PortState) {
 func (a *App) reportPort(port loader.PortState) {
 	switch {
 	case port.Attached:
-		a.log.Info("port attached", "device", port.Device, "ifindex", port.Ifindex, "adopted", port.Adopted)
 		a.journal.note("config", "port "+port.Device+" attached")
 	case errors.Is(port.Err, loader.ErrNoDevice):
 		a.log.Warn("vNIC is missing; it is attached when it appears", "device", port.Device)

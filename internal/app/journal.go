@@ -50,8 +50,11 @@ func (j *journal) effect(effect verdict.Effect) {
 		Type: "verdict", SrcVM: effect.VM, SrcProcess: effect.Process,
 		Verdict: effect.Verdict.String(), Cause: effect.Cause.String(), Evidence: effect.Evidence,
 	}
-	if len(effect.Evidence) > 0 {
-		e.Message = effect.Evidence[0].Detail
+	for _, evidence := range effect.Evidence {
+		if evidence.Verdict == effect.Verdict {
+			e.Message = evidence.Detail
+			break
+		}
 	}
 	j.write(e)
 }

@@ -114,7 +114,7 @@ func describe(e event.Event) string {
 	case "verdict":
 		return fmt.Sprintf("verdict   %s: %s (%s) %s", who, e.Verdict, e.Cause, e.Message)
 	case "drop", "spoof":
-		return fmt.Sprintf("%-9s %s  %s: %s %s", e.Type, flow, who, e.Reason, e.Rule)
+		return fmt.Sprintf("%-9s %s  %s: %s (%s)", e.Type, flow, who, e.Reason, e.Cause)
 	case "ids", "config", "operator":
 		return fmt.Sprintf("%-9s %s", e.Type, e.Message)
 	}

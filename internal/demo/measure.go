@@ -74,6 +74,27 @@ func (st *stage) counts(ctx context.Context) (counts, error) {
 	return c, nil
 }
 
+// settled reads the counters once no packet of what went before is under way:
+// when nothing passes for a moment.
+func (st *stage) settled(ctx context.Context) (c counts, err error) {
+	var last uint64
+	err = poll(ctx, "traffic does not settle", func() (bool, error) {
+		if c, err = st.counts(ctx); err != nil {
+			return false, err
+		}
+		var sum uint64
+		for key, n := range c {
+			if key[1] == "forward" || key[1] == "check" {
+				sum += n
+			}
+		}
+		quiet := sum == last
+		last = sum
+		return quiet, nil
+	})
+	return c, err
+}
+
 // since is what has been counted after an earlier reading.
 func (c counts) since(before counts, place, reason string) uint64 {
 	key := [2]string{place, reason}

@@ -18,7 +18,7 @@ const (
 
 // forward: one packet is held and traced, all later ones stay in XDP.
 func forward(ctx context.Context, st *stage) (string, error) {
-	before, err := st.counts(ctx)
+	before, err := st.settled(ctx)
 	if err != nil {
 		return "", err
 	}
@@ -65,7 +65,7 @@ func policy(ctx context.Context, st *stage) (string, error) {
 
 // sameSwitch: two VMs behind one vSwitch meet only through the gateway.
 func sameSwitch(ctx context.Context, st *stage) (string, error) {
-	before, err := st.counts(ctx)
+	before, err := st.settled(ctx)
 	if err != nil {
 		return "", err
 	}
@@ -98,7 +98,7 @@ func sameSwitch(ctx context.Context, st *stage) (string, error) {
 
 // suspect: a process on the suspect list is inspected, and works.
 func suspect(ctx context.Context, st *stage) (string, error) {
-	before, err := st.counts(ctx)
+	before, err := st.settled(ctx)
 	if err != nil {
 		return "", err
 	}

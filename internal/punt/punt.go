@@ -36,8 +36,8 @@ const (
 
 // Config says which packets are held and by which queues.
 type Config struct {
-	Base   int // number of the first queue
-	Queues int // how many; packets are spread by address pair, so that a flow stays in order
+	Base   int          // number of the first queue
+	Queues int          // how many; packets are spread by address pair, so that a flow stays in order
 	Log    *slog.Logger // told at debug level why a packet could not be decoded; nil: nobody is
 	// Mark and MarkMask tell a punted packet: mark & MarkMask == Mark. Its VLAN id is
 	// in the low 12 bits.

@@ -12,7 +12,7 @@ func (g *gateway) engine(p IDSPorts, name string) *station {
 	g.t.Helper()
 	ns, err := openNetNS(p.NetNS)
 	must(g.t, err)
-	s := &station{t: g.t, ns: ns}
+	s := &station{t: g.t, dev: name, ns: ns}
 	must(g.t, inNetNS(ns, func() error {
 		dev, err := netlink.LinkByName(name)
 		if err != nil {
@@ -36,7 +36,9 @@ func TestIDSPorts_CheckedFlowGoesThroughTheEngine(t *testing.T) {
 	in, out := g.engine(p, p.EngineIn), g.engine(p, p.EngineOut)
 	must(t, g.d.SetOwner(7, Owner{Verdict: check, VM: 1}))
 
-	g.vm[0].ready()
+	for _, s := range []*station{g.vm[0], g.vm[1], in, out} {
+		s.ready()
+	}
 	g.vm[0].send(g.frame(1, false))
 	in.receive(g.frame(1, false))
 	out.send(g.frame(1, false))

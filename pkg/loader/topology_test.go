@@ -51,6 +51,7 @@ func pinsDir(t *testing.T) string {
 // of which is a vNIC of the gateway.
 type station struct {
 	t    *testing.T
+	dev  string // its device in ns
 	ns   netns.NsHandle
 	mac  MAC
 	sock int // AF_PACKET
@@ -65,7 +66,7 @@ func newStation(t *testing.T, vnic string) *station {
 	ns, err := netns.New() // enters it, too
 	must(t, err)
 	must(t, netns.Set(home))
-	s := &station{t: t, ns: ns, sock: -1}
+	s := &station{t: t, dev: "vm", ns: ns, sock: -1}
 	t.Cleanup(s.close)
 	s.plug(vnic)
 	return s
@@ -126,7 +127,7 @@ func (s *station) ready() {
 	s.t.Helper()
 	must(s.t, inNetNS(s.ns, func() error {
 		for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
-			dev, err := netlink.LinkByName("vm")
+			dev, err := netlink.LinkByName(s.dev)
 			if err != nil || dev.Attrs().OperState == netlink.OperUp {
 				return err
 			}

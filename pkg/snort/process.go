@@ -58,13 +58,14 @@ func start(netNS, binary string, args []string, console io.Writer) (*process, er
 
 func (p *process) pid() int { return p.cmd.Process.Pid }
 
-// stop ends the process: politely, then not. It returns when it is gone.
-func (p *process) stop() {
+// stop ends the process: politely, and after the limit not. It returns when it
+// is gone.
+func (p *process) stop(limit time.Duration) {
 	p.signal(unix.SIGTERM)
 	select {
 	case <-p.exited:
 		return
-	case <-time.After(stopLimit):
+	case <-time.After(limit):
 	}
 	p.signal(unix.SIGKILL)
 	<-p.exited

@@ -145,7 +145,7 @@ func (e *Engine) instance(ctx context.Context, onState func(State)) (up time.Dur
 		return 0, err
 	}
 	defer removeFiles(e.cfg.Dir, []string{pidFile})
-	defer p.stop()
+	defer p.stop(stopLimit)
 	began := time.Now()
 	e.enter(PhaseUp, p, "", onState)
 	select {
@@ -193,7 +193,7 @@ func (e *Engine) launch(ctx context.Context, said *console) (p *process, err err
 	// have put right since.
 	e.proven = err == nil
 	if err != nil {
-		p.stop()
+		p.stop(stopLimit)
 		removeFiles(dir, []string{pidFile})
 		return nil, err
 	}
