@@ -22,7 +22,7 @@ func arp(src, dst net.HardwareAddr, op uint16, sha net.HardwareAddr, spa netip.A
 	if tha == nil {
 		tha = make(net.HardwareAddr, 6)
 	}
-	return append(link(src, dst, nil, 0, layers.EthernetTypeARP), &layers.ARP{
+	return append(ethernet(src, dst, nil, 0, layers.EthernetTypeARP), &layers.ARP{
 		AddrType: layers.LinkTypeEthernet, Protocol: layers.EthernetTypeIPv4, HwAddressSize: 6, ProtAddressSize: 4,
 		Operation: op, SourceHwAddress: sha, SourceProtAddress: spa.AsSlice(), DstHwAddress: tha, DstProtAddress: tpa.AsSlice(),
 	})

@@ -52,7 +52,7 @@ func (p packet) build(t testing.TB) []byte {
 	if p.src.Is6() {
 		inner = layers.EthernetTypeIPv6
 	}
-	stack := link(p.srcMAC, p.dstMAC, p.tags, p.outerType, inner)
+	stack := ethernet(p.srcMAC, p.dstMAC, p.tags, p.outerType, inner)
 	var network gopacket.NetworkLayer
 	if p.src.Is4() {
 		ip := &layers.IPv4{
@@ -108,7 +108,7 @@ func (p packet) with(change func(*packet)) packet {
 	return p
 }
 
-func link(src, dst net.HardwareAddr, tags []layers.Dot1Q, outer, inner layers.EthernetType) []gopacket.SerializableLayer {
+func ethernet(src, dst net.HardwareAddr, tags []layers.Dot1Q, outer, inner layers.EthernetType) []gopacket.SerializableLayer {
 	eth := &layers.Ethernet{SrcMAC: src, DstMAC: dst, EthernetType: inner}
 	stack := []gopacket.SerializableLayer{eth}
 	if len(tags) > 0 {

@@ -114,15 +114,27 @@ silence_suricata() {
 }
 
 install_packages() {
-	say "installing ${missing[*]}"
-	local suricata=no
-	[[ " ${missing[*]} " != *" suricata "* ]] || suricata=yes
-	if [[ $suricata == yes ]]; then
-		has_candidate suricata || add_backports
-		forbid_suricata
+	local package others=()
+	for package in "${missing[@]}"; do
+		[[ $package == suricata ]] || others+=("$package")
+	done
+	if ((${#others[@]})); then
+		say "installing ${others[*]}"
+		quietly "install ${others[*]}" apt-get install -y --no-install-recommends "${others[@]}"
 	fi
-	quietly "install ${missing[*]}" apt-get install -y --no-install-recommends "${missing[@]}"
-	[[ $suricata == no ]] || silence_suricata
+	((${#others[@]} == ${#missing[@]})) || install_suricata
+}
+
+# From backports it needs a library of theirs too, which apt does not prefer by
+# itself.
+install_suricata() {
+	local release=()
+	has_candidate suricata || add_backports
+	[[ $(candidate suricata) != *~bpo* ]] || release=(-t "$VERSION_CODENAME-backports")
+	say "installing suricata $(candidate suricata)"
+	forbid_suricata
+	quietly "install suricata" apt-get install -y --no-install-recommends "${release[@]}" suricata
+	silence_suricata
 }
 
 # A kernel for the guests, with the modules of a virtio network card, and a

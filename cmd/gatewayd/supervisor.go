@@ -50,9 +50,10 @@ func (s *supervisor) run(ctx context.Context, service service) error {
 		case <-ctx.Done():
 		}
 	})
-	// Told when the signal comes, not when the work ends: stopping takes time.
-	stopping := context.AfterFunc(ctx, func() { s.tell(daemon.SdNotifyStopping) })
-	defer stopping()
+	wait.Go(func() {
+		<-ctx.Done() // when the signal comes, not when the work has ended
+		s.tell(daemon.SdNotifyStopping)
+	})
 	return service.Run(ctx, ready, reload)
 }
 

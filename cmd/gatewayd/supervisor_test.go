@@ -141,11 +141,11 @@ func TestSupervisor_TheWatchdogIsFedOnlyWhileTheDaemonAnswers(t *testing.T) {
 func TestSupervisor_ReturnsTheServicesError(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, notices := newSupervisor(nil)
-		s.interval = 20 * time.Minute
+		s.interval = 25 * time.Minute
 		broken := errors.New("the queue died")
 		if err := s.run(t.Context(), &fakeService{err: broken}); !errors.Is(err, broken) {
 			t.Errorf("error %v, want %v", err, broken)
 		}
-		notices.want(t, "1s READY=1", "1s WATCHDOG=1", "20m1s WATCHDOG=1", "40m1s WATCHDOG=1", "1h0m1s WATCHDOG=1")
+		notices.want(t, "1s READY=1", "1s WATCHDOG=1", "25m1s WATCHDOG=1", "50m1s WATCHDOG=1", "1h0m1s STOPPING=1")
 	})
 }

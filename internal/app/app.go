@@ -120,6 +120,7 @@ func (a *App) Run(ctx context.Context, ready func(), reload <-chan struct{}) (er
 // open opens the parts and puts the configuration in force.
 func (a *App) open(ctx context.Context, undo *cleanups) error {
 	cfg := a.first
+	resolveMTU(cfg)
 	if err := checkEngine(ctx, cfg, a.log); err != nil {
 		return err
 	}

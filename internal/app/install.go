@@ -224,6 +224,7 @@ func (a *App) change(ctx context.Context, cfg *config.Config) (api.Changes, erro
 	a.reloads.Lock()
 	defer a.reloads.Unlock()
 	old := a.state.Load()
+	resolveMTU(cfg)
 	if err := a.changeable(ctx, old.cfg, cfg); err != nil {
 		return api.Changes{}, a.refused(fmt.Errorf("%w: %w", api.ErrInvalid, err))
 	}

@@ -1,6 +1,7 @@
 package config_test
 
 import (
+	"errors"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -98,6 +99,14 @@ func lineOf(t *testing.T, text string) int {
 	}
 	t.Fatalf("no line %q", text)
 	return 0
+}
+
+func TestParse_LineBreaksOfOtherSystems(t *testing.T) {
+	_, err := config.Parse("g.yaml", []byte("enforcement: enforce\r\nfailure:\r\n  ids: closed\r\n  idz: open\r\n"))
+	var p *config.Problem
+	if !errors.As(err, &p) || p.Line != 4 || p.Column != 3 || p.Source != "  idz: open" {
+		t.Errorf("%v", err)
+	}
 }
 
 func TestParse_AliasesAreValues(t *testing.T) {

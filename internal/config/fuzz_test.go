@@ -58,8 +58,9 @@ func checkPlaces(t *testing.T, err error, text []byte) {
 		return
 	}
 	var p *config.Problem
-	if errors.As(err, &p) && (p.Line < 0 || p.Line > strings.Count(string(text), "\n")+2 || p.Message == "") {
-		t.Errorf("%d lines, but: %v", strings.Count(string(text), "\n"), err)
+	lines := strings.Count(string(text), "\n") + strings.Count(string(text), "\r") + 1
+	if errors.As(err, &p) && (p.Line < 0 || p.Line > lines+1 || p.Message == "") {
+		t.Errorf("%d lines, but: %v", lines, err)
 	}
 }
 

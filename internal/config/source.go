@@ -67,8 +67,12 @@ type source struct {
 // place is where something stands: line and column from 1, in characters.
 type place struct{ line, column int }
 
+// lineBreaks are YAML's.
+var lineBreaks = strings.NewReplacer("\r\n", "\n", "\r", "\n")
+
 func newSource(name string, text []byte) *source {
-	return &source{name: name, lines: strings.Split(string(text), "\n"), places: map[string]place{}}
+	lines := strings.Split(lineBreaks.Replace(string(text)), "\n")
+	return &source{name: name, lines: lines, places: map[string]place{}}
 }
 
 func placeOf(t *token.Token) place {
@@ -97,7 +101,7 @@ func (s *source) find(path string) place {
 func (s *source) problem(at place, message string) *Problem {
 	p := &Problem{File: s.name, Line: at.line, Column: at.column, Message: clip(message)}
 	if 0 < at.line && at.line <= len(s.lines) {
-		p.Source = strings.TrimSuffix(s.lines[at.line-1], "\r")
+		p.Source = s.lines[at.line-1]
 	}
 	return p
 }

@@ -56,6 +56,27 @@ func TestSetPorts_AdoptsWithTrafficGoingOn(t *testing.T) {
 	}
 }
 
+func TestSetPorts_ChangesWhatAPortIsInPlace(t *testing.T) {
+	g := newGateway(t)
+	g.passes(1)
+	before := g.linkIDs()
+	renumbered := slices.Clone(testPorts)
+	renumbered[0].ID = 9
+	if states := g.attach(renumbered); !states[0].Adopted {
+		t.Error("the port was not adopted")
+	}
+	g.vm[0].send(g.frame(2, false)) // of a flow that comes in by port 1: it is another's now
+	g.waitCount(9, "drop-spoof", 1)
+	if after := g.linkIDs(); !maps.Equal(before, after) {
+		t.Errorf("links before %v, after %v", before, after)
+	}
+	var old wirePort
+	must(t, g.d.maps["ports"].Lookup(uint32(1), &old))
+	if old != (wirePort{}) {
+		t.Errorf("the old id is still there: %+v", old)
+	}
+}
+
 func TestSetPorts_LinkOfAFormerDeviceIsNotAdopted(t *testing.T) {
 	g := newGateway(t)
 	g.passes(1)

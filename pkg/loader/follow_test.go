@@ -79,6 +79,30 @@ func TestFollow_RestoresWhatSomebodyTookAway(t *testing.T) {
 	g.passes(1)
 }
 
+func TestFollow_LeavesADeviceAloneThatRefusedThePrograms(t *testing.T) {
+	g := bare(t)
+	pass, err := loadPass()
+	must(t, err)
+	defer pass.Close()
+	must(t, netlink.LinkSetXdpFd(byName(t, "vnic.0"), pass.FD()))
+	g.refused(testPorts, 0, "another XDP program")
+	updates, done := make(chan netlink.LinkUpdate, 4096), make(chan struct{})
+	must(t, netlink.LinkSubscribe(updates, done))
+	g.following()
+	// Each attempt enslaves the device and releases it, which makes messages: an
+	// attempt for each of them would never end.
+	must(t, netlink.LinkSetAlias(byName(t, "vnic.0"), "touched"))
+	time.Sleep(300 * time.Millisecond)
+	close(done)
+	seen := 0
+	for range updates {
+		seen++
+	}
+	if seen == 0 || seen > 50 {
+		t.Errorf("%d messages", seen)
+	}
+}
+
 func TestFollow_EndsWithItsContext(t *testing.T) {
 	d := openMaps(t)
 	ctx, cancel := context.WithCancel(t.Context())

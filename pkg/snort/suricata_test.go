@@ -105,7 +105,7 @@ func TestSuricata_SYNFloodIsDroppedFromTheEleventhOn(t *testing.T) {
 func TestSuricata_ConnectionSurvivesItsDiversion(t *testing.T) {
 	t.Parallel()
 	w := newWire(t)
-	r := run(t, suricataConfigFor(t, w, synFlood+`alert tcp any any -> any any (msg:"marker"; content:"find-me"; sid:7;)
+	r := run(t, suricataConfigFor(t, w, synFlood+`alert tcp any any -> any any (msg:"marker"; flow:established,to_server; content:"find-me"; sid:7;)
 `))
 	r.await(PhaseUp)
 	seq, ack := uint32(1000), uint32(5000)

@@ -111,10 +111,8 @@ func (e *ListEntry) cause() Cause {
 	return e.List.Cause()
 }
 
+// matches says whether an entry without instance matches p.
 func (e *ListEntry) matches(p *Process) bool {
-	if e.Instance != nil {
-		return *e.Instance == p.Instance
-	}
 	return (e.VM == "" || e.VM == p.VM) &&
 		(e.Name == "" || e.Name == p.Name) &&
 		(e.Path == "" || e.Path == p.Path) &&

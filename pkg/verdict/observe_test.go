@@ -51,7 +51,16 @@ func TestObserve_AlertThatPassedMakesASuspect(t *testing.T) {
 	ev.Verdict = verdict.Check
 	effect(t, b.Observe(ev), verdict.ScopeProcess, verdict.Check, verdict.CauseAlert)
 	effect(t, b.Observe(alert(p)), verdict.ScopeProcess, verdict.Drop, verdict.CauseAlert)
-	none(t, b.Observe(ev)) // the convicted is no suspect more
+	none(t, b.Observe(ev))
+}
+
+func TestObserve_TheConvictedIsNoSuspectMore(t *testing.T) {
+	b, p := newBook(), process(1, hidden)
+	b.Observe(alert(p))
+	none(t, b.Observe(verdict.Evidence{Kind: verdict.EvidenceHidden, Process: &p, Observed: now}))
+	if len(b.Entries()) != 1 {
+		t.Errorf("%+v", b.Entries())
+	}
 }
 
 func TestObserve_HiddenThenConvicted(t *testing.T) {

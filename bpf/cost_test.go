@@ -1,0 +1,59 @@
+package bpf_test
+
+import (
+	"testing"
+
+	"github.com/cilium/ebpf"
+)
+
+// TestCost_VerifierEffortStaysBounded keeps the programs far from the
+// verifier's million: other kernels prune differently. A change that crosses a
+// limit has multiplied paths; see the notes on scratch in maps.h.
+func TestCost_VerifierEffortStaysBounded(t *testing.T) {
+	g := newGateway(t)
+	for name, limit := range map[string]uint32{
+		"vmgate_ingress": 300_000,
+		"vmgate_ids":     80_000,
+		"vmgate_egress":  5_000,
+		"vmgate_mark":    200,
+		"vmgate_pass":    10,
+	} {
+		info, err := g.progs[name].Info()
+		if err != nil {
+			t.Fatal(err)
+		}
+		n, ok := info.VerifiedInstructions()
+		if !ok {
+			t.Skip("needs a kernel that tells verified instructions (Linux 5.16)")
+		}
+		t.Logf("%s: %d verified instructions", name, n)
+		if n > limit {
+			t.Errorf("%s: %d verified instructions, limit %d", name, n, limit)
+		}
+	}
+}
+
+// BenchmarkIngress measures one packet of a decided flow; the no-op beside it
+// is what the test run itself costs.
+func BenchmarkIngress(b *testing.B) {
+	plain := tcpApp1ToWeb(tcp(40000, 80, ack))
+	for _, c := range []struct {
+		name, program string
+		frame         packet
+	}{
+		{"noop", "vmgate_pass", plain},
+		{"established IPv4", "vmgate_ingress", plain},
+		{"established IPv6", "vmgate_ingress", plain.overIPv6()},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			g := newGateway(b)
+			g.decide(6, 0, c.frame.src, 40000, c.frame.dst, 80, nil)
+			frame := c.frame.build(b)
+			b.ResetTimer()
+			_, err := g.progs[c.program].Run(&ebpf.RunOptions{Data: frame, Repeat: uint32(b.N)})
+			if err != nil {
+				b.Fatal(err)
+			}
+		})
+	}
+}
