@@ -75,9 +75,6 @@ static __always_inline struct decision examine(struct packet *pkt, const struct 
 	bad = check_address(pkt);
 	if (bad)
 		return drop(bad);
-	if (is_disguised(pkt))
-		pkt->kind = KIND_FLOW;
-	barrier();
 	switch (pkt->kind) {
 	case KIND_ND:
 		return control_nd(pkt, set, data, data_end);
@@ -100,6 +97,9 @@ static __always_inline struct decision classify_ip(struct packet *pkt, const str
 
 	if (bad)
 		return drop(bad);
+	if (is_disguised(pkt))
+		pkt->kind = KIND_FLOW;
+	barrier();
 	if (pkt->kind != KIND_FLOW || !established(pkt, set, &decision))
 		decision = examine(pkt, set, data, data_end);
 	if (pkt->fragment == FRAGMENT_FIRST && decision.action != ACTION_DROP)
@@ -113,9 +113,9 @@ static __always_inline struct decision let_pass(const struct packet *pkt)
 {
 	struct mac_entry *to = find_mac(pkt, pkt->dst_mac);
 
-	if (!to || is_group_mac(pkt->dst_mac))
+	if (!to || to->port == PORT_NONE || is_group_mac(pkt->dst_mac))
 		return send_up(MARK_OPEN, REASON_OPEN);
-	return pass_open(to->port);
+	return deliver(to->port, REASON_OPEN);
 }
 
 static __always_inline struct decision classify(struct packet *pkt, const struct settings *set, void *data,

@@ -49,6 +49,16 @@ static __always_inline bool same_mac(const __u8 *a, const __u8 *b)
 	return !((x[0] ^ y[0]) | (x[1] ^ y[1]) | (x[2] ^ y[2]));
 }
 
+/* Some total order of MACs, the same on every machine. */
+static __always_inline bool mac_less(const __u8 *a, const __u8 *b)
+{
+	const __u16 *x = (const __u16 *)a, *y = (const __u16 *)b;
+	__u64 m = (__u64)x[0] << 32 | (__u64)x[1] << 16 | x[2];
+	__u64 n = (__u64)y[0] << 32 | (__u64)y[1] << 16 | y[2];
+
+	return m < n;
+}
+
 static __always_inline bool is_group_mac(const __u8 *mac)
 {
 	return mac[0] & 1;

@@ -76,10 +76,42 @@ func TestARP(t *testing.T) {
 	}
 }
 
+func TestControl_OfAVMUnderInspectionGoesThroughTheIDS(t *testing.T) {
+	g := newGateway(t)
+	g.beat(0)
+	question := arp(macApp1, broadcast, 1, macApp1, app1, nil, web).build(t)
+	answer := arp(macWeb, macApp1, 2, macWeb, web, macApp1, app1).build(t)
+	w := g.webSide()
+	for _, id := range []uint32{idApp1, idWeb} {
+		g.vmVerdict(id, check)
+		g.expect(question, checkedBy(portIDSIn).rewritten(question, macWeb))
+		w.expect(answer, checkedBy(portIDSOut))
+		g.vmVerdict(id, forward)
+	}
+	g.vmVerdict(idWeb, check)
+	g.set(func(s *bpf.VmgateSettings) { s.Ids = bpf.VmgateIdsStateIDS_DOWN_CLOSED })
+	g.expect(question, dropped(bpf.VmgateReasonREASON_DROP_IDS_DOWN).rewritten(question, macWeb))
+	g.mode(bpf.VmgateModeMODE_MONITOR)
+	g.expect(question, redirected(portWeb, bpf.VmgateReasonREASON_MONITOR).rewritten(question, macWeb))
+}
+
+func TestDHCP_ClothesDoNotKeepAFlowFromItsVerdict(t *testing.T) {
+	g := newGateway(t)
+	g.decide(17, 0, app1, 68, web, 67, nil)
+	frame := udpApp1ToWeb(68, 67).build(t)
+	g.expect(frame, forwardedTo(portWeb))
+	g.rule(drop)
+	g.expect(frame, cutOff)
+}
+
 func TestARP_TeachesALearningVMsAddress(t *testing.T) {
 	g := newGateway(t)
+	events := g.events()
 	g.vm(idApp1, func(vm *bpf.VmgateVm) { vm.Flags = bpf.VmgateVmFlagVM_LEARN })
 	g.expect(arp(macApp1, broadcast, 1, macApp1, far, nil, far).build(t), absorbed)
+	if ev := events(); len(ev) != 1 || ev[0].Type != bpf.VmgateEventTypeEVENT_NEW_ADDRESS || ev[0].Key.Addr[ev[0].From] != far.As16() {
+		t.Errorf("events %+v", ev)
+	}
 	var e bpf.VmgateAddrEntry
 	if err := g.maps["vm_addrs"].Lookup(addrKey(0, host(far)), &e); err != nil || e.Vm != idApp1 {
 		t.Errorf("%+v, %v", e, err)

@@ -9,7 +9,7 @@
 #include "source.h"
 
 /* A port that the inventory does not name (PORT_NONE) is the gateway itself. */
-static __always_inline int port_to_mac(struct packet *pkt, const struct settings *set, const __u8 *mac,
+static __noinline int port_to_mac(struct packet *pkt, const struct settings *set, const __u8 *mac,
 				       __u32 *out_port)
 {
 	struct mac_entry *entry = find_mac(pkt, mac);
@@ -49,6 +49,36 @@ static __always_inline int check_destination(struct packet *pkt, const struct se
 	return may_leave_by(*out_port) ? 0 : REASON_DROP_UNKNOWN_DEST;
 }
 
+/* Sends a packet through the IDS, by the port that is its side. out_port is
+ * where it goes when the operator chose open for a dead IDS. */
+static __always_inline struct decision to_ids(const struct settings *set, bool from_initiator, __u32 out_port)
+{
+	__u32 ids_port = from_initiator ? set->ids_in : set->ids_out;
+
+	if (set->ids == IDS_DOWN_OPEN)
+		return deliver(out_port, REASON_OPEN);
+	if (set->ids != IDS_UP || ids_port == PORT_NONE)
+		return drop(REASON_DROP_IDS_DOWN);
+	return deliver(ids_port, REASON_CHECK);
+}
+
+/*
+ * Delivers what has no flow, through the IDS if an end's VM is under inspection:
+ * that is about all its frames. The side is then chosen by the order of the
+ * MACs, so that the two directions take different ones.
+ */
+static __always_inline struct decision deliver_frame(const struct packet *pkt, const struct settings *set,
+						     __u32 out_port, enum reason reason)
+{
+	if (pkt->monitored)
+		return deliver(out_port, REASON_MONITOR);
+	if (!pkt->inspected)
+		return deliver(out_port, reason);
+	if (set->mode == MODE_MONITOR)
+		return deliver(out_port, REASON_MONITOR);
+	return to_ids(set, mac_less(pkt->src_mac, pkt->dst_mac), out_port);
+}
+
 /* Delivers policed control traffic to the frame's destination. */
 static __always_inline struct decision deliver_control(struct packet *pkt, const struct settings *set)
 {
@@ -57,7 +87,7 @@ static __always_inline struct decision deliver_control(struct packet *pkt, const
 
 	if (bad)
 		return drop(bad);
-	return deliver(out_port, pkt->monitored ? REASON_MONITOR : REASON_CONTROL);
+	return deliver_frame(pkt, set, out_port, REASON_CONTROL);
 }
 
 static __always_inline struct decision absorb(void)
@@ -92,7 +122,8 @@ static __always_inline struct decision ask_holder(struct packet *pkt, const stru
 	if ((void *)(eth + 1) > data_end)
 		return drop(REASON_DROP_MALFORMED);
 	__builtin_memcpy(eth->h_dest, mac, 6);
-	return deliver(out_port, pkt->monitored ? REASON_MONITOR : REASON_CONTROL);
+	__builtin_memcpy(pkt->dst_mac, mac, 6);
+	return deliver_frame(pkt, set, out_port, REASON_CONTROL);
 }
 
 #endif

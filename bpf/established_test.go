@@ -137,9 +137,6 @@ func TestVerdict_StrictestScopeWins(t *testing.T) {
 				g.decide(6, 0, app1, 40000, web, 80, nil)
 				scope(g, v)
 				defer scope(g, forward)
-				if v == 99 && (name == "sender's VM" || name == "receiver's VM") {
-					t.Skip("VM verdicts off the established path: see TestVM")
-				}
 				g.expect(there.build(t), wants[0])
 				w.expect(back.build(t), wants[1])
 			})
@@ -216,6 +213,12 @@ func TestSYN_OnAnExistingFlow(t *testing.T) {
 	w := g.webSide()
 	back := tcpApp1ToWeb(nil).reversed(tcp(80, 40000, syn(1000)))
 	w.expect(back.build(t), puntedWith(0)) // not the initiator's, whatever its number
+}
+
+func TestSYN_OfAFlowSeenMidstreamIsNew(t *testing.T) {
+	g := newGateway(t)
+	g.decide(6, 0, app1, 40000, web, 80, nil) // no SYN was seen: syn_seq is 0
+	g.expect(tcpApp1ToWeb(tcp(40000, 80, syn(0))).build(t), punted())
 }
 
 func TestTimeouts(t *testing.T) {

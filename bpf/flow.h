@@ -8,6 +8,7 @@
 #define VMGATE_FLOW_H
 
 #include "common.h"
+#include "destination.h"
 #include "parse_l4.h"
 
 static __always_inline bool tcp_is_established(const struct flow *flow)
@@ -56,7 +57,7 @@ static __always_inline bool is_new_connection(const struct packet *pkt, const st
 {
 	if (pkt->proto != IPPROTO_TCP || (pkt->tcp_flags & (TCP_SYN | TCP_ACK)) != TCP_SYN)
 		return false;
-	return flow->initiator != from || flow->syn_seq != pkt->seq;
+	return flow->initiator != from || !flow->syn_seq || flow->syn_seq != pkt->seq;
 }
 
 struct judgement {
@@ -111,19 +112,6 @@ static __always_inline enum verdict judge(struct packet *pkt, const struct flow 
 	if (j.verdict >= VERDICT_DROP)
 		return VERDICT_DROP;
 	return j.undecided ? VERDICT_UNDECIDED : j.verdict;
-}
-
-/* Sends a packet through the IDS, by the port that is its side. out_port is
- * where it goes when the operator chose open for a dead IDS. */
-static __always_inline struct decision to_ids(const struct settings *set, bool from_initiator, __u32 out_port)
-{
-	__u32 ids_port = from_initiator ? set->ids_in : set->ids_out;
-
-	if (set->ids == IDS_DOWN_OPEN)
-		return deliver(out_port, REASON_OPEN);
-	if (set->ids != IDS_UP || ids_port == PORT_NONE)
-		return drop(REASON_DROP_IDS_DOWN);
-	return deliver(ids_port, REASON_CHECK);
 }
 
 static __always_inline struct decision carry_out(const struct settings *set, enum verdict verdict,

@@ -207,16 +207,25 @@ func TestHooks_MarkTravelsFromXDPThroughTheBridgeToEgress(t *testing.T) {
 		t.Errorf("counted %v", sent)
 	}
 
-	// A punted packet that nobody has released ends at egress.
-	before, frames := w.counters(portWeb), word(2)
-	send(t, app, udpApp1ToWeb(1, 2).build(t))
-	eventually(t, "the punted packet reaches egress", func() bool { return word(2) > frames })
-	if got := word(0); got != uint32(bpf.VmgateMarkMARK_PUNT) {
-		t.Errorf("mark %#x, want MARK_PUNT", got)
+	// A punted packet that nobody has released ends at egress (of a tagged
+	// one the kernel holds the tag beside the frame).
+	g.macAt(5<<16, macApp1, idApp1, portApp)
+	g.macAt(5<<16, macWeb, idWeb, portWeb)
+	arrives := func(what string, frame []byte, mark bpf.VmgateMark, reason bpf.VmgateReason) {
+		t.Helper()
+		before, frames := w.counters(portWeb), word(2)
+		send(t, app, frame)
+		eventually(t, what+" reaches egress", func() bool { return word(2) > frames })
+		if got := word(0); got != uint32(mark) {
+			t.Errorf("%s: mark %#x, want %#x", what, got, mark)
+		}
+		eventually(t, what+" is counted", func() bool {
+			return diff(before, w.counters(portWeb))[reason].Packets > 0
+		})
 	}
-	eventually(t, "it is counted", func() bool {
-		return diff(before, w.counters(portWeb))[bpf.VmgateReasonREASON_DROP_EGRESS].Packets > 0
-	})
+	tagged := udpApp1ToWeb(1, 2).with(func(p *packet) { p.tags = vlan(5) }).build(t)
+	arrives("an untagged packet", udpApp1ToWeb(1, 2).build(t), bpf.VmgateMarkMARK_PUNT, bpf.VmgateReasonREASON_DROP_EGRESS)
+	arrives("a tagged packet", tagged, bpf.VmgateMarkMARK_PUNT|5, bpf.VmgateReasonREASON_DROP_EGRESS)
 
 	// Without XDP nothing gets past TC ingress.
 	if err := xdp.Close(); err != nil {

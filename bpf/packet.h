@@ -85,7 +85,8 @@ struct packet {
 	__u8 fragment;          /* enum fragment_part */
 	__u8 queueable;         /* bridge netfilter can hand it to the daemon */
 	__u8 monitored;         /* would have been dropped but for monitor mode */
-	__u8 pad[3];
+	__u8 inspected;         /* one end's VM is under VERDICT_CHECK */
+	__u8 pad[2];
 	struct decision decision;
 };
 

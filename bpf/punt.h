@@ -135,12 +135,13 @@ static __always_inline struct decision hold(struct packet *pkt, const struct set
 	return send_up(MARK_PUNT | (pkt->key.vlan >> 16 & MARK_VLAN), REASON_PUNT);
 }
 
-/* Passes a packet past the daemon because the operator chose open. */
-static __always_inline struct decision pass_open(__u32 out_port)
+/* Passes a packet past the daemon because the operator chose open; a VM under
+ * inspection remains so. */
+static __always_inline struct decision pass_open(struct packet *pkt, const struct settings *set, __u32 out_port)
 {
 	if (out_port == PORT_NONE)
 		return send_up(MARK_OPEN, REASON_OPEN);
-	return deliver(out_port, REASON_OPEN);
+	return deliver_frame(pkt, set, out_port, REASON_OPEN);
 }
 
 /* A packet of no decided flow, whose source has been checked. */
@@ -159,7 +160,7 @@ static __always_inline struct decision undecided(struct packet *pkt, const struc
 	if (!daemon_is_silent(pkt, set))
 		return hold(pkt, set, out_port);
 	if (set->new_flows_open)
-		return pass_open(out_port);
+		return pass_open(pkt, set, out_port);
 	return drop(REASON_DROP_DAEMON_DOWN);
 }
 

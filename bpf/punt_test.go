@@ -217,6 +217,9 @@ func TestDaemonSilent(t *testing.T) {
 		g.expect(tcpApp1ToWeb(tcp(40000, 80, ack)).build(t), cutOff)
 		g.rule(forward)
 	}
+	g.vmVerdict(idApp1, check) // open is no way round an inspection
+	g.expect(fresh.build(t), checkedBy(portIDSIn))
+	g.vmVerdict(idApp1, forward)
 	g.put("verdicts", bpf.VmgateVerdictKey{Vm: idApp1, Port: 1, Proto: 6}, bpf.VmgateVerdictEntry{Verdict: drop})
 	g.expect(fresh.build(t), cutOff)
 	g.beat(now() + second/100) // the daemon's clock is finer than ours

@@ -52,12 +52,13 @@ static __always_inline bool learn_address(struct packet *pkt, const union addres
 	if (bpf_map_update_elem(&vm_addrs, &key, &entry, BPF_ANY))
 		return false;
 	__sync_fetch_and_add(learnt, 1);
+	__builtin_memcpy(pkt->key.addr[pkt->from & 1], addr, 16); /* for the event */
 	emit(pkt, EVENT_NEW_ADDRESS, REASON_CONTROL);
 	return true;
 }
 
 /* May the sending VM speak as addr? */
-static __always_inline bool may_use(struct packet *pkt, const union address *addr)
+static __noinline bool may_use(struct packet *pkt, const union address *addr)
 {
 	struct addr_entry *holder;
 
@@ -72,10 +73,12 @@ static __always_inline bool may_use(struct packet *pkt, const union address *add
 }
 
 /* A verdict DROP on the VM stops all its frames, whatever they are; monitor
- * mode only notes it. */
+ * mode only notes it. CHECK is noted for those who deliver. */
 static __always_inline bool stopped(struct packet *pkt, const struct settings *set, const struct vm *vm)
 {
-	if (vm->verdict != VERDICT_DROP)
+	if (vm->verdict == VERDICT_CHECK)
+		pkt->inspected = 1;
+	if (vm->verdict < VERDICT_DROP)
 		return false;
 	pkt->cause = vm->cause;
 	if (set->mode == MODE_MONITOR) {
@@ -86,7 +89,7 @@ static __always_inline bool stopped(struct packet *pkt, const struct settings *s
 }
 
 /* Names the sender by its MAC address. */
-static __always_inline int check_sender(struct packet *pkt, const struct settings *set)
+static __noinline int check_sender(struct packet *pkt, const struct settings *set)
 {
 	struct mac_entry *entry = find_mac(pkt, pkt->src_mac);
 	struct vm *vm;

@@ -257,7 +257,8 @@ type VmgatePacket struct {
 	Fragment       uint8
 	Queueable      uint8
 	Monitored      uint8
-	Pad            [3]uint8
+	Inspected      uint8
+	Pad            [2]uint8
 	Decision       struct {
 		_       structs.HostLayout
 		Action  uint32

@@ -30,5 +30,5 @@ func importLists(c *cli.Context) error {
 	if err := daemonOf(c).ImportListEntries(c.Context, entries); err != nil {
 		return err
 	}
-	return confirm(c, entries, "added %d entries", len(entries))
+	return confirm(c, entries, "entries added: %d", len(entries))
 }

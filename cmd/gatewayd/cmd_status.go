@@ -63,7 +63,7 @@ func idsLine(ids api.IDSStatus) string {
 		line += ", since " + clock(ids.Since)
 	}
 	if ids.Restarts != 0 {
-		line += fmt.Sprintf(", %d restarts", ids.Restarts)
+		line += fmt.Sprintf(", restarts: %d", ids.Restarts)
 	}
 	if ids.Detail != "" {
 		line += ": " + ids.Detail

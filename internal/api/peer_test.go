@@ -85,7 +85,7 @@ func TestPeers(t *testing.T) {
 	}{
 		"root":                            {"", 0, 0, "<nil>", "root"},
 		"root of another group":           {"", 0, 1, "<nil>", "root"},
-		"nobody, no group configured":     {"", 65534, 65534, "403 user nobody may not use this daemon: only root", ""},
+		"nobody, no group configured":     {"", 65534, 65534, "403 user nobody may not use this daemon: only root may, as gateway.group names no group", ""},
 		"nobody, of another group":        {"daemon", 65534, 65534, "403 user nobody may not use this daemon: only root and members of the group daemon", ""},
 		"member by its own group":         {"daemon", 65534, 1, "<nil>", "nobody"},
 		"member by the user database":     {"nogroup", 65534, 1, "<nil>", "nobody"},

@@ -7,14 +7,13 @@ import (
 	"github.com/vmgate/vmgate/pkg/verdict"
 )
 
-// protocols are the names of IP protocols in rules.
-var protocols = map[string]uint8{"any": 0, "icmp": 1, "tcp": 6, "udp": 17, "icmpv6": 58, "sctp": 132}
-
-// ParseProtocol returns the IP protocol number of a name in rules or of a decimal
-// number, 0 for "any".
+// ParseProtocol returns the IP protocol number of a name that verdict.ProtoName
+// gives, or of a decimal number; 0 for "any".
 func ParseProtocol(s string) (uint8, error) {
-	if proto, ok := protocols[s]; ok {
-		return proto, nil
+	for proto := range 256 {
+		if verdict.ProtoName(uint8(proto)) == s {
+			return uint8(proto), nil
+		}
 	}
 	proto, err := strconv.ParseUint(s, 10, 8)
 	if err != nil || proto == 0 {

@@ -231,12 +231,10 @@ func restLives(ctx context.Context, st *stage) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	held := uint64(1) // the first packet passed the daemon, not XDP
-	lost := int64(t.SegsOut) - int64(flow.Src.Packets+held)
-	seen := fmt.Sprintf("%d bytes, sha256 %.12s… right; of %d packets that app1 sent %d were lost at the gateway, %d sent again; %d/%d new connections",
-		t.Bytes, t.SHA256, t.SegsOut, lost, t.Retrans, made, wanted)
+	seen := fmt.Sprintf("%d bytes, sha256 %.12s… right; of %d packets: %s; %d/%d new connections",
+		t.Bytes, t.SHA256, t.SegsOut, t.losses(flow), made, wanted)
 	return seen, differs(seen,
 		t.OK && t.Bytes == transferSize, "the transfer is not whole: "+t.Error,
-		lost <= 0, "packets were lost",
+		t.lost(flow) == 0, "packets were lost at the gateway",
 		made == wanted, "honest connections failed")
 }

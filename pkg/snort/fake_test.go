@@ -212,19 +212,16 @@ func TestRun_MissingDeviceIsToldAndWaitedFor(t *testing.T) {
 	}
 }
 
-// Once more for an engine that ends at once, again and again: the pauses grow.
-func TestRun_PausesGrow(t *testing.T) {
-	w := newWire(t)
-	c := fakeConfig(t, w)
-	must(t, os.WriteFile(c.Rules[0], []byte("nonsense"), 0o600))
-	r := run(t, c)
-	var times []time.Time
-	for range 5 {
-		times = append(times, r.await(PhaseDown).Since)
-	}
-	// 0.2 s, by half more each time, each give or take a half.
-	if first, last := times[1].Sub(times[0]), times[4].Sub(times[3]); last < first/2 || times[4].Sub(times[0]) < 500*time.Millisecond {
-		t.Errorf("first pause %v, fourth %v", first, last)
+func TestRun_PausesGrowAndAreBounded(t *testing.T) {
+	pauses := newPauses()
+	for i := range 40 {
+		wait := pauses.NextBackOff()
+		if i == 0 && wait > 2*firstPause {
+			t.Errorf("first pause %v", wait)
+		}
+		if i >= 20 && (wait < longestPause/2 || wait > 2*longestPause) {
+			t.Errorf("pause %d is %v", i, wait)
+		}
 	}
 }
 

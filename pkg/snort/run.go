@@ -2,15 +2,12 @@ package snort
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"os"
 	"time"
 
 	// Its randomised growth is what a restart loop needs; nothing to write anew.
 	"github.com/cenkalti/backoff/v5"
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sys/unix"
 )
 
 const (
@@ -74,44 +71,9 @@ func (e *Engine) Run(ctx context.Context, onState func(State), onAlert func(Aler
 	return err
 }
 
-// claim takes the directory: makes it, keeps other daemons out of it, ends what
-// a killed one left running, and empties it. Release gives it back, empty.
-func (e *Engine) claim() (release func(), err error) {
-	dir := e.cfg.Dir
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("cannot make its directory: %w", err)
-	}
-	lock, err := os.Open(dir) // the lock is on the directory itself, so it leaves no file
-	if err != nil {
-		return nil, fmt.Errorf("cannot lock its directory: %w", err)
-	}
-	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		lock.Close()
-		if errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, fmt.Errorf("%s is in use by another daemon", dir)
-		}
-		return nil, fmt.Errorf("cannot lock %s: %w", dir, err)
-	}
-	pid, err := endPrevious(dir)
-	if err != nil {
-		lock.Close()
-		return nil, err
-	}
-	if pid != 0 {
-		e.cfg.Log.Warn("ended the engine that an earlier daemon left behind", "pid", pid)
-	}
-	removeFiles(dir, append(e.drv.files(), pidFile, rulesDir, "check-*"))
-	return func() {
-		removeFiles(dir, append(e.drv.files(), pidFile, rulesDir))
-		lock.Close()
-		_ = os.Remove(dir) // kept if someone else put something there
-	}, nil
-}
-
 // supervise runs one engine after the other until ctx ends.
 func (e *Engine) supervise(ctx context.Context, onState func(State)) {
-	pause := backoff.NewExponentialBackOff()
-	pause.InitialInterval, pause.MaxInterval = firstPause, longestPause
+	pause := newPauses()
 	for {
 		up, err := e.instance(ctx, onState)
 		if ctx.Err() != nil {
@@ -133,6 +95,13 @@ func (e *Engine) supervise(ctx context.Context, onState func(State)) {
 		e.state.Restarts++
 		e.mu.Unlock()
 	}
+}
+
+// newPauses grow by half from one to the next, each give or take a half.
+func newPauses() *backoff.ExponentialBackOff {
+	pause := backoff.NewExponentialBackOff()
+	pause.InitialInterval, pause.MaxInterval = firstPause, longestPause
+	return pause
 }
 
 // instance runs one engine from its start to its end, and says how long it was
@@ -238,10 +207,4 @@ func (e *Engine) enter(phase string, p *process, detail string, onState func(Sta
 	s := e.State()
 	e.cfg.Log.Debug("IDS engine", "phase", s.Phase, "pid", s.PID, "detail", s.Detail)
 	onState(s)
-}
-
-func (e *Engine) setRunning(is bool) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.isRunning = is
 }

@@ -1,6 +1,10 @@
 // Package snort runs the inline intrusion detection engine, Snort 3 or Suricata,
 // between two ports, watches over it, and turns the lines it writes into alerts.
 //
+// New checks, Engine.Run owns everything: the process, the directory, the
+// goroutines; all are gone when it returns. One file set per engine: suricata*.go,
+// eve*.go; snort3.go, alertjson.go, tail.go. The rest does not know which it is.
+//
 // IDS output is hostile input (it quotes packets): lines are bounded, what
 // cannot be read is counted and skipped.
 package snort

@@ -79,7 +79,7 @@ func boot() (f *fixture, err error) {
 	}
 	defer os.RemoveAll(dir)
 	agent := filepath.Join(dir, "agent")
-	build := exec.CommandContext(ctx, "go", "build", "-ldflags=-B gobuildid", "-o", agent, "./testdata/agent")
+	build := exec.CommandContext(ctx, "go", "build", "-ldflags=-buildid=build/of/the/agent", "-o", agent, "./testdata/agent")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("cannot build the agent: %w\n%s", err, out)
@@ -153,7 +153,9 @@ for p in /proc/[0-9]*; do echo ${p#/proc/} $(tr '\0' ' ' <$p/cmdline); done 2>/d
 // run runs a command in the guest and returns its output.
 func (f *fixture) run(t testing.TB, command string) string {
 	t.Helper()
-	out, _, err := f.Run(t.Context(), command)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute) // also from deferred clean-ups
+	defer cancel()
+	out, _, err := f.Run(ctx, command)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -167,7 +167,8 @@ func (u userSpace) args(k *linuxKernel, mm uint64) []string {
 const (
 	auxPhdr, auxPhnum        = 3, 5
 	ptLoad, ptNote, ptPhdr   = 1, 4, 6
-	phdrSize, ntBuildID      = 56, 3
+	phdrSize                 = 56
+	ntGNUBuildID, ntGoID     = 3, 4
 	elfHeaderSize, auxvBytes = 64, 16 * 24
 )
 
@@ -226,7 +227,8 @@ func loadBias(headers []byte, at uint64) uint64 {
 	return 0
 }
 
-// findBuildID looks through ELF notes for GNU's build id, in hex.
+// findBuildID looks through ELF notes for GNU's build id, in hex, or Go's, which
+// is text: of a Go program's notes the program headers name only that one.
 func findBuildID(notes []byte) string {
 	le := binary.LittleEndian
 	for len(notes) >= 12 {
@@ -236,8 +238,12 @@ func findBuildID(notes []byte) string {
 		if end > uint64(len(notes)) {
 			return ""
 		}
-		if typ == ntBuildID && string(notes[12:12+nameLen]) == "GNU\x00" && descLen <= 64 {
-			return hex.EncodeToString(notes[nameEnd : nameEnd+descLen])
+		name, desc := string(notes[12:12+nameLen]), notes[nameEnd:nameEnd+descLen]
+		switch {
+		case typ == ntGNUBuildID && name == "GNU\x00" && descLen <= 64:
+			return hex.EncodeToString(desc)
+		case typ == ntGoID && name == "Go\x00\x00":
+			return printable(string(desc))
 		}
 		notes = notes[end:]
 	}

@@ -85,9 +85,9 @@ type Process struct {
 	Path      string   `json:"path,omitempty"`
 	Args      []string `json:"args,omitempty"`
 	UID       uint32   `json:"uid"`
-	Kernel    bool     `json:"kernel"` // a kernel thread
-	BuildID   string   `json:"build_id,omitempty"`
-	Views     []string `json:"views"` // of tasks, pids, tree, slab: those that show it
+	Kernel    bool     `json:"kernel"`             // a kernel thread
+	BuildID   string   `json:"build_id,omitempty"` // GNU build id in hex, or Go build id; empty where not resident
+	Views     []string `json:"views"`              // of tasks, pids, tree, slab: those that show it
 	Hidden    bool     `json:"hidden"`
 	HiddenWhy string   `json:"hidden_why,omitempty"` // which views miss it, over how many samples
 }
