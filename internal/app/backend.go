@@ -31,7 +31,7 @@ func (b backend) Status(context.Context) (api.Status, error) {
 		Config: b.opt.ConfigPath, Loaded: b.loaded, LastError: b.lastError,
 		Enforcement: s.cfg.Enforcement,
 		IDS:         b.idsStatus(s),
-		VMs:         len(s.cfg.VMs), Flows: c.flows, Pending: c.pending,
+		VMs:         len(s.cfg.VMs), Flows: c.flows, Pending: b.holder.depth(),
 		Failure: map[string]string{
 			"daemon": s.cfg.Failure.Daemon, "ids": s.cfg.Failure.IDS,
 			"introspection": s.cfg.Failure.Introspection, "no-owner": s.cfg.Failure.NoOwner,

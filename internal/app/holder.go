@@ -26,7 +26,6 @@ type holder struct {
 	lines map[uint32]chan *undecided // by sending VM
 	group sync.WaitGroup
 	ctx   context.Context //nolint:containedctx // the lifetime of the workers, which start on demand
-	full  uint64
 }
 
 func newHolder(ctx context.Context, perFlow, perVM int, decide func(context.Context, *undecided)) *holder {
@@ -77,7 +76,6 @@ func (h *holder) admit(flow *undecided) bool {
 		h.flows[flow.key] = flow
 		return true
 	default:
-		h.full++
 		return false
 	}
 }
@@ -110,13 +108,6 @@ func (h *holder) depth() int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return len(h.flows)
-}
-
-// refused is the number of flows that found their VM's line full.
-func (h *holder) refused() uint64 {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.full
 }
 
 // wait returns when all workers have ended, and drops what is held still.

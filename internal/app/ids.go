@@ -136,11 +136,8 @@ func (i *ids) status() snort.State {
 // alert makes an alert evidence against the process that sent the packet.
 func (i *ids) alert(a snort.Alert) {
 	s := i.now()
-	n := s.inv.byHardware(a.SrcMAC)
+	n := s.sender(a)
 	if n == nil {
-		n = s.inv.byAddress(a.Src.Addr())
-	}
-	if n == nil || n.vm == nil {
 		i.journal.alert(a, "", nil)
 		return
 	}
@@ -159,6 +156,20 @@ func (i *ids) alert(a snort.Alert) {
 	if err := i.effects.observe(evidence); err != nil {
 		i.log.Error("cannot enforce the verdict on a process", "vm", n.name, "pid", process.PID, "error", err)
 	}
+}
+
+// sender finds the VM that sent the packet of an alert: the one that has both its
+// MAC and its address. What an engine says of the inside of a tunnel was chosen by
+// whoever built the packet, and convicts nobody.
+func (s *state) sender(a snort.Alert) *node {
+	n := s.inv.byAddress(a.Src.Addr())
+	if len(a.SrcMAC) != 0 && s.inv.byHardware(a.SrcMAC) != n {
+		return nil
+	}
+	if n == nil || n.vm == nil {
+		return nil
+	}
+	return n
 }
 
 // sentence is the verdict that an alert asks for.

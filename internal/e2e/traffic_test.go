@@ -67,6 +67,19 @@ func serve(t *testing.T, h *lab.Host, port int) {
 	})
 }
 
+// absorb takes UDP datagrams in on a port of a host until the test ends, so that
+// its kernel does not answer them with ICMP.
+func absorb(t *testing.T, h *lab.Host, port int) {
+	t.Helper()
+	must(t, h.Namespace.Do(func() error {
+		conn, err := net.ListenPacket("udp", fmt.Sprintf(":%d", port))
+		if err == nil {
+			t.Cleanup(func() { conn.Close() })
+		}
+		return err
+	}))
+}
+
 // dial connects from a host.
 func dial(from *lab.Host, to string, timeout time.Duration) (conn *net.TCPConn, err error) {
 	err = from.Namespace.Do(func() error {
@@ -125,9 +138,9 @@ func retransmissions(conn *net.TCPConn) (n uint32, err error) {
 	return n, errors.Join(err, infoErr)
 }
 
-// stream is a connection that sends numbered words to an echo server for as long
+// tcpStream is a connection that sends numbered words to an echo server for as long
 // as it may, and checks each that comes back.
-type stream struct {
+type tcpStream struct {
 	conn    *net.TCPConn
 	source  int
 	words   atomic.Int64 // that came back right
@@ -138,11 +151,11 @@ type stream struct {
 }
 
 // newStream starts a stream to an echo server; the test ends it.
-func newStream(t *testing.T, from *lab.Host, to string) *stream {
+func newStream(t *testing.T, from *lab.Host, to string) *tcpStream {
 	t.Helper()
 	conn, err := dial(from, to, patience)
 	must(t, err)
-	s := &stream{conn: conn, source: conn.LocalAddr().(*net.TCPAddr).Port}
+	s := &tcpStream{conn: conn, source: conn.LocalAddr().(*net.TCPAddr).Port}
 	s.done.Go(func() { s.sendErr = s.send() })
 	s.done.Go(func() { s.readErr = s.read() })
 	t.Cleanup(func() { s.stopped.Store(true); conn.Close(); s.done.Wait() })
@@ -152,7 +165,7 @@ func newStream(t *testing.T, from *lab.Host, to string) *stream {
 
 const chunk = 1024 // words
 
-func (s *stream) send() error {
+func (s *tcpStream) send() error {
 	buffer := make([]byte, 8*chunk)
 	for next := uint64(0); !s.stopped.Load(); {
 		for i := range chunk {
@@ -167,7 +180,7 @@ func (s *stream) send() error {
 	return s.conn.CloseWrite()
 }
 
-func (s *stream) read() error {
+func (s *tcpStream) read() error {
 	buffer := make([]byte, 8*chunk)
 	for next := uint64(0); ; {
 		n, err := io.ReadFull(s.conn, buffer)
@@ -188,14 +201,14 @@ func (s *stream) read() error {
 }
 
 // moves waits until the stream has got on by a good deal.
-func (s *stream) moves(t *testing.T) {
+func (s *tcpStream) moves(t *testing.T) {
 	t.Helper()
 	from := s.words.Load()
 	await(t, "the stream moves", func() bool { return s.words.Load() > from+20*chunk })
 }
 
 // stalls waits until nothing comes back any more.
-func (s *stream) stalls(t *testing.T) {
+func (s *tcpStream) stalls(t *testing.T) {
 	t.Helper()
 	last, since := s.words.Load(), time.Now()
 	await(t, "the stream stalls", func() bool {
@@ -207,7 +220,7 @@ func (s *stream) stalls(t *testing.T) {
 }
 
 // finish ends the stream in good order and wants it whole.
-func (s *stream) finish(t *testing.T) (retransmitted uint32) {
+func (s *tcpStream) finish(t *testing.T) (retransmitted uint32) {
 	t.Helper()
 	n, err := retransmissions(s.conn)
 	must(t, err)

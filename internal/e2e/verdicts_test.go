@@ -23,11 +23,15 @@ var taggings = []struct {
 // flow on, compared byte by byte where they come out.
 func TestVerdicts_EachFamilyAndTagging(t *testing.T) {
 	g := namespaced(t, setup{VLANs: `[0, 5, "5.6"]`, IDS: harmlessRule})
+	for _, port := range []int{22, 80, 443} {
+		absorb(t, g.Web1, port)
+	}
 	for _, tagging := range taggings {
 		for _, six := range []bool{false, true} {
 			kind := func(port int) probe {
 				p := newProbe(g.App1, g.Web1, port)
 				p.tags, p.six = tagging.tags, six
+				absorb(t, g.App1, p.source)
 				return p
 			}
 			name := fmt.Sprintf("%s/IPv4", tagging.name)

@@ -56,6 +56,7 @@ type Guest struct {
 	memory  string
 	console *console
 	channel *channel
+	pid     int // of QEMU
 	kill    func() error
 	exited  chan struct{} // closed when QEMU has ended; exitErr is set then
 	exitErr error
@@ -150,7 +151,7 @@ func (g *Guest) startQEMU(config GuestConfig) error {
 		defer runtime.UnlockOSThread()
 		err := cmd.Start()
 		if err == nil {
-			g.kill = cmd.Process.Kill
+			g.pid, g.kill = cmd.Process.Pid, cmd.Process.Kill
 		}
 		started <- err
 		if err == nil {

@@ -147,16 +147,17 @@ func TestGuest_Owners(t *testing.T) {
 		{"nobody, SCTP", 132, "0", nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			for i := range 3 { // the later times from the cache
+			cached := false
+			for range 5 {
 				a, err := f.os.Owners(t.Context(), vmi.Query{Proto: c.proto, Local: local(t, c.local)})
 				if err != nil {
 					t.Fatal(err)
 				}
 				f.checkOwners(t, a, c.owners)
-				if cached := i > 0 && len(c.owners) > 0; a.Cached != cached {
-					// A descriptor in use by a call raises its count: searched again.
-					t.Logf("round %d: cached %v", i, a.Cached)
-				}
+				cached = cached || a.Cached
+			}
+			if len(c.owners) > 0 && !cached {
+				t.Error("none of five answers was from the cache")
 			}
 		})
 	}

@@ -33,18 +33,18 @@ func openLinux(ctx context.Context, mem Memory) (*linuxKernel, error) {
 		return nil, err
 	}
 	if len(infos) == 0 {
-		return nil, fmt.Errorf("%w: no Linux kernel in %s", ErrNotReady, "its memory")
+		return nil, fmt.Errorf("%w: no Linux kernel in its memory", ErrNotReady)
 	}
 	// A rebooted machine keeps the pages of its former kernels; the checks
 	// of identity leave the one that runs.
 	var failed error
 	for _, info := range infos {
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
-		k, err := discoverLinux(mem, info)
+		k, err := discoverLinux(ctx, mem, info)
 		if err == nil {
 			return k, nil
+		}
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
 		}
 		if failed == nil || errors.Is(err, ErrNotReady) {
 			failed = err
@@ -55,12 +55,12 @@ func openLinux(ctx context.Context, mem Memory) (*linuxKernel, error) {
 
 // discoverLinux builds a kernel from its VMCOREINFO, checking each claim
 // against the page tables.
-func discoverLinux(mem Memory, info vmcoreinfo) (*linuxKernel, error) {
+func discoverLinux(ctx context.Context, mem Memory, info vmcoreinfo) (*linuxKernel, error) {
 	fail := func(what string, err error) (*linuxKernel, error) {
 		return nil, fmt.Errorf("%w: Linux %s: cannot %s: %w", ErrNotUnderstood, info.release, what, err)
 	}
 	k := &linuxKernel{release: info.release}
-	if err := k.locate(mem, info); err != nil {
+	if err := k.locate(ctx, mem, info); err != nil {
 		return fail("find its page tables", err)
 	}
 	table, err := kallsymsFromInfo(&k.space, info)
@@ -89,7 +89,7 @@ func symbolNames() map[string]bool {
 }
 
 // locate sets up address translation for the kernel image.
-func (k *linuxKernel) locate(mem Memory, info vmcoreinfo) error {
+func (k *linuxKernel) locate(ctx context.Context, mem Memory, info vmcoreinfo) error {
 	limit, err := memoryLimit(mem)
 	if err != nil {
 		return err
@@ -105,7 +105,7 @@ func (k *linuxKernel) locate(mem Memory, info vmcoreinfo) error {
 	if !ok || !inImage(root) {
 		return errors.New("VMCOREINFO has no init_top_pgt")
 	}
-	k.space = space{mem: mem, physBase: base, limit: limit}
+	k.space = space{mem: mem, physBase: base, limit: limit, budget: &budget{ctx: ctx, left: maxReads}}
 	levels := 4
 	if l5, _ := info.number("pgtable_l5_enabled"); l5 == 1 {
 		levels = 5

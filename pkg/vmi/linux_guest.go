@@ -20,9 +20,13 @@ const maxCached = 1 << 16
 type linuxGuest struct {
 	k       *linuxKernel
 	samples int
+	*memory
+}
 
+// memory is what a guest's answers leave behind for the next ones.
+type memory struct {
 	mu       sync.Mutex
-	cache    map[uint64]cached // by struct file
+	holders  map[uint64]cached // by struct file
 	programs map[image]program
 }
 
@@ -40,13 +44,21 @@ type cached struct {
 }
 
 func newLinuxGuest(k *linuxKernel, opt Options) *linuxGuest {
-	return &linuxGuest{k: k, samples: opt.HiddenSamples, cache: make(map[uint64]cached), programs: make(map[image]program)}
+	m := &memory{holders: make(map[uint64]cached), programs: make(map[image]program)}
+	return &linuxGuest{k: k, samples: opt.HiddenSamples, memory: m}
+}
+
+// during gives the guest for one operation.
+func (g *linuxGuest) during(ctx context.Context) *linuxGuest {
+	c := *g
+	c.k = g.k.bounded(ctx)
+	return &c
 }
 
 func (g *linuxGuest) OS() string { return "Linux " + g.k.release }
 
 func (g *linuxGuest) Owners(ctx context.Context, q Query) (Answer, error) {
-	start := time.Now()
+	g, start := g.during(ctx), time.Now()
 	answer, err := retry(ctx, g.k, func() (Answer, error) { return g.owners(ctx, q) })
 	if err != nil {
 		return Answer{}, fmt.Errorf("cannot find the owner of port %v of protocol %d: %w", q.Local.Port(), q.Proto, err)
@@ -226,7 +238,7 @@ func (g *linuxGuest) resolve(ctx context.Context, files map[uint64]openFile) (ou
 	want := make(map[uint64]uint64)
 	for file, f := range files {
 		g.mu.Lock()
-		c, ok := g.cache[file]
+		c, ok := g.holders[file]
 		g.mu.Unlock()
 		if ok && c.inode == f.inode && c.count == f.count && g.allHold(c.holders, file) {
 			out = append(out, c.holders...)
@@ -260,10 +272,10 @@ func (g *linuxGuest) allHold(holders []holder, file uint64) bool {
 func (g *linuxGuest) remember(file uint64, c cached) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if len(g.cache) >= maxCached {
-		clear(g.cache) // what is still asked for comes back at the price of one search
+	if len(g.holders) >= maxCached {
+		clear(g.holders) // what is still asked for comes back at the price of one search
 	}
-	g.cache[file] = c
+	g.holders[file] = c
 }
 
 // describe turns holders into processes, each once, by pid.
@@ -314,6 +326,7 @@ func (g *linuxGuest) process(t task) Process {
 }
 
 func (g *linuxGuest) Processes(ctx context.Context) ([]Process, error) {
+	g = g.during(ctx)
 	c, err := retry(ctx, g.k, func() (census, error) { return g.k.census(ctx, g.samples) })
 	if err != nil {
 		return nil, fmt.Errorf("cannot list the processes: %w", err)
@@ -332,6 +345,7 @@ func (g *linuxGuest) Processes(ctx context.Context) ([]Process, error) {
 }
 
 func (g *linuxGuest) Alive(ctx context.Context, pid uint32, start uint64) (bool, error) {
+	g = g.during(ctx)
 	alive, err := retry(ctx, g.k, func() (bool, error) { return g.k.alive(ctx, id{pid, start}) })
 	if err != nil {
 		return false, fmt.Errorf("cannot tell whether process %d is alive: %w", pid, err)
@@ -362,6 +376,7 @@ func (k *linuxKernel) alive(ctx context.Context, want id) (bool, error) {
 }
 
 func (g *linuxGuest) Sockets(ctx context.Context) ([]Socket, error) {
+	g = g.during(ctx)
 	out, err := retry(ctx, g.k, func() ([]Socket, error) { return g.sockets(ctx) })
 	if err != nil {
 		return nil, fmt.Errorf("cannot list the sockets: %w", err)

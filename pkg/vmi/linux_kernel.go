@@ -2,6 +2,7 @@ package vmi
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"fmt"
 )
@@ -39,6 +40,13 @@ func (k *linuxKernel) check() error {
 		}
 	}
 	return nil
+}
+
+// bounded gives the kernel for one operation, which ctx and a budget bound.
+func (k *linuxKernel) bounded(ctx context.Context) *linuxKernel {
+	c := *k
+	c.budget = &budget{ctx: ctx, left: maxReads}
+	return &c
 }
 
 // span is the part of a struct that holds the members we read, so that one

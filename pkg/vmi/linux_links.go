@@ -32,6 +32,7 @@ var ErrNoProcess = errors.New("no such process")
 
 // Links finds what lists a process, hidden or not, of a guest that Open returned.
 func (g *linuxGuest) Links(ctx context.Context, pid uint32) (Links, error) {
+	g = g.during(ctx)
 	return retry(ctx, g.k, func() (Links, error) {
 		c, err := g.k.census(ctx, 1)
 		if err != nil {

@@ -1,6 +1,7 @@
 package vmi
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -20,6 +21,33 @@ type space struct {
 	physBase uint64 // physical minus virtual address of the image, less imageBase
 	direct   uint64 // page_offset_base: where all RAM is mapped; 0 while unknown
 	limit    uint64 // highest guest-physical address plus one
+	budget   *budget
+}
+
+// budget bounds the reads of one operation. Every loop over guest memory has a
+// bound of its own, but a hostile guest may nest them.
+type budget struct {
+	ctx  context.Context
+	left int
+}
+
+// maxReads is some fifty times what the busiest guest that was measured needs,
+// and a few seconds at worst.
+const maxReads = 4 << 20
+
+// spend takes one read off the budget. It fails too when the operation has been
+// cancelled, which it looks up now and then.
+func (b *budget) spend() error {
+	if b == nil {
+		return nil
+	}
+	if b.left--; b.left < 0 {
+		return fmt.Errorf("%w: its lists do not end", ErrUnstable)
+	}
+	if b.left%1024 == 0 {
+		return b.ctx.Err()
+	}
+	return nil
 }
 
 var errBadPointer = errors.New("pointer leads nowhere")
@@ -48,6 +76,9 @@ func (s *space) phys(va uint64) (phys, run uint64, err error) {
 
 // read fills p from kernel address va.
 func (s *space) read(p []byte, va uint64) error {
+	if err := s.budget.spend(); err != nil {
+		return err
+	}
 	for len(p) > 0 {
 		phys, run, err := s.phys(va)
 		if err != nil {

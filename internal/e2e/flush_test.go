@@ -1,0 +1,56 @@
+package e2e_test
+
+import (
+	"os/exec"
+	"testing"
+)
+
+// TestFlushedFirewall_NothingUndecidedCrosses: the kernel's FORWARD hook is no
+// choke point, the gateway's egress is.
+func TestFlushedFirewall_NothingUndecidedCrosses(t *testing.T) {
+	if _, err := exec.LookPath("nft"); err != nil {
+		t.Skip("no nft here: ", err)
+	}
+	g := namespaced(t, setup{})
+	serve(t, g.Web1, 80)
+	established := newStream(t, g.App1, address(g.Web1, 80, false))
+
+	// New flows start all the time, before, while and after.
+	var sent []probe
+	begin := func(n int) {
+		for range n {
+			p := newProbe(g.App1, g.Web1, 80)
+			p.send(t)
+			sent = append(sent, p)
+		}
+	}
+	begin(10)
+	before := g.counts()
+	if out, err := g.Gateway.Command(t.Context(), "nft", "flush", "ruleset").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	sent = nil
+	for _, six := range []bool{false, true} {
+		for _, tags := range [][]uint16{nil, {5}, {5, 6}} {
+			for _, port := range []int{80, 22} {
+				p := newProbe(g.App1, g.Web1, port)
+				p.six, p.tags = six, tags
+				p.send(t)
+				sent = append(sent, p)
+			}
+		}
+	}
+	begin(30)
+	// Untagged, they all reach the bridge's egress, which lets none by.
+	const untagged = 30 + 4
+	g.awaitCount(before, "web/drop-egress", untagged)
+	for _, p := range sent {
+		if got := g.webWire.seen(carries(p.payload)); len(got) > 0 {
+			t.Errorf("crossed: %s", p)
+		}
+	}
+	established.moves(t)
+	if n := established.finish(t); n > 0 {
+		t.Errorf("%d segments of the established stream were sent again", n)
+	}
+}
