@@ -12,6 +12,7 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/link"
+	"github.com/google/gopacket/layers"
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
@@ -150,13 +151,11 @@ func eventually(t *testing.T, what string, ok func() bool) {
 	}
 }
 
-// TestHooks_MarkTravelsFromXDPThroughTheBridgeToEgress is the way of a packet
-// that goes up, over real devices: XDP's metadata becomes the mark at TC
-// ingress, is gone afterwards, and lets the frame out at TC egress.
-func TestHooks_MarkTravelsFromXDPThroughTheBridgeToEgress(t *testing.T) {
-	freshNetns(t)
-	g := newGateway(t)
-	g.vm(idApp1, func(vm *bpf.VmgateVm) { vm.Flags = bpf.VmgateVmFlagVM_ROUTER })
+// bridged joins two vNICs by the kernel's bridge: in by g's programs, out by
+// w's. It returns the VMs' ends, what the recorder before w's egress saw, and
+// g's XDP attachment.
+func bridged(t *testing.T, g, w *gateway) (app, peer netlink.Link, seen *ebpf.Map, xdp link.Link) {
+	t.Helper()
 	gwIn, app := veth(t, "gw-app", "app")
 	gwOut, peer := veth(t, "gw-web", "web")
 	bridge := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "gw"}}
@@ -178,10 +177,41 @@ func TestHooks_MarkTravelsFromXDPThroughTheBridgeToEgress(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = xdp.Close() })
 	attachTCX(t, gwIn, g.progs["vmgate_mark"], ebpf.AttachTCXIngress)
-	w := g.webSide()
 	attachTCX(t, gwOut, rec, ebpf.AttachTCXEgress)
 	attachTCX(t, gwOut, w.progs["vmgate_egress"], ebpf.AttachTCXEgress)
+	return app, peer, seen, xdp
+}
 
+// TestHooks_EgressKnowsTheTagsThatTheKernelHoldsBesideTheFrame: a VM that was
+// cut off while its tagged frames were on their way.
+func TestHooks_EgressKnowsTheTagsThatTheKernelHoldsBesideTheFrame(t *testing.T) {
+	freshNetns(t)
+	g := newGateway(t)
+	// Maps of its own, so that the isolation is seen at egress only.
+	w := load(t, bpf.VmgatePortConfig{Id: portWeb, Segment: portWeb, Group: group}, nil)
+	w.populate()
+	w.vmVerdict(idApp1, drop)
+	app, _, _, _ := bridged(t, g, w)
+	for key, tags := range map[uint32][]layers.Dot1Q{5 << 16: vlan(5), 5<<16 | 6: vlan(5, 6)} {
+		g.macAt(key, macApp1, idApp1, portApp)
+		w.macAt(key, macApp1, idApp1, portApp)
+		before := w.counters(portWeb)
+		eventually(t, "egress stops it", func() bool {
+			send(t, app, dhcp(macApp1, broadcast, macApp1, layers.DHCPOpRequest).with(func(p *packet) { p.tags = tags }).build(t))
+			return diff(before, w.counters(portWeb))[bpf.VmgateReasonREASON_DROP_VERDICT].Packets > 0
+		})
+	}
+}
+
+// TestHooks_MarkTravelsFromXDPThroughTheBridgeToEgress is the way of a packet
+// that goes up, over real devices: XDP's metadata becomes the mark at TC
+// ingress, is gone afterwards, and lets the frame out at TC egress.
+func TestHooks_MarkTravelsFromXDPThroughTheBridgeToEgress(t *testing.T) {
+	freshNetns(t)
+	g := newGateway(t)
+	w := g.webSide()
+	g.vm(idApp1, func(vm *bpf.VmgateVm) { vm.Flags = bpf.VmgateVmFlagVM_ROUTER })
+	app, peer, seen, xdp := bridged(t, g, w)
 	word := func(i uint32) (v uint32) {
 		if err := seen.Lookup(i, &v); err != nil {
 			t.Fatal(err)

@@ -146,6 +146,15 @@ func TestParse_WhatIsRefused(t *testing.T) {
 	}
 }
 
+func TestParse_NothingIsReadBehindThePacketsEnd(t *testing.T) {
+	g := newGateway(t)
+	g.decide(6, 0, app16, 1, web6, 2, nil)
+	frame := tcpApp1ToWeb(tcp(1, 2, ack)).overIPv6().with(func(p *packet) { p.firstExt, p.extensions = 60, ext(6, 0, 16) }).build(t)
+	g.expect(frame, forwardedTo(portWeb))
+	// The packet ends within its extension header; the TCP header is padding.
+	g.expect(overwrite(frame, 18, 0, 8), malformed)
+}
+
 func TestParse_EightExtensionHeadersAreRead(t *testing.T) {
 	g := newGateway(t)
 	var eight []byte

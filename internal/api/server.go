@@ -43,16 +43,6 @@ type Server struct {
 	mux      *http.ServeMux
 }
 
-// Serve listens and serves until ctx is done. It returns nil then, after at
-// most a few seconds, and the socket is gone.
-func Serve(ctx context.Context, config ServerConfig) error {
-	s, err := Listen(config)
-	if err != nil {
-		return err
-	}
-	return s.Serve(ctx)
-}
-
 // Listen takes the socket. The socket of a dead daemon is replaced; that of a
 // live one is left alone and an error. The caller must call Serve, which
 // releases it.
@@ -93,7 +83,7 @@ func (s *Server) routes() {
 }
 
 // Serve answers calls until ctx is done, ends those still running, and removes
-// the socket.
+// the socket. It returns nil then, after stopTimeout at most.
 func (s *Server) Serve(ctx context.Context) error {
 	server := &http.Server{
 		Handler:           s,

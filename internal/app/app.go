@@ -81,8 +81,9 @@ func New(opt Options) (*App, error) {
 }
 
 // Run enforces the configuration until ctx is done or a part fails. It calls
-// ready once everything stands, and reads the configuration again at each
-// signal on reload. When it returns nil, decided flows go on by the pinned maps
+// ready once everything stands. At each signal on reload it reads the
+// configuration again and then calls ready again, whether that went well or not:
+// if it did not, the one in force stays. When it returns nil, decided flows go on by the pinned maps
 // and links; when it cannot even start, what it attached is detached again.
 func (a *App) Run(ctx context.Context, ready func(), reload <-chan struct{}) (err error) {
 	var undo cleanups
@@ -105,6 +106,7 @@ func (a *App) Run(ctx context.Context, ready func(), reload <-chan struct{}) (er
 				if _, err := a.Reload(ctx); err != nil {
 					a.log.Error("configuration not loaded, the one before stays in force", "error", err)
 				}
+				ready() // again, loaded or not
 			}
 		}
 	})
@@ -124,7 +126,7 @@ func (a *App) open(ctx context.Context, undo *cleanups) error {
 	if err := checkEngine(ctx, cfg, a.log); err != nil {
 		return err
 	}
-	if err := os.MkdirAll(cfg.Gateway.Run, 0o750); err != nil {
+	if err := os.MkdirAll(cfg.Gateway.Run, 0o755); err != nil {
 		return fmt.Errorf("cannot make the run-time directory: %w", err)
 	}
 	steps := []func(*config.Config, *cleanups) error{
@@ -143,7 +145,7 @@ func (a *App) open(ctx context.Context, undo *cleanups) error {
 		return err
 	}
 	var err error
-	a.api, err = api.Listen(api.ServerConfig{Path: socketPath(cfg), Group: cfg.Gateway.Group, Backend: backend{a}, Log: a.log})
+	a.api, err = api.Listen(api.ServerConfig{Path: socketPath(cfg), Group: cfg.Gateway.Group, Backend: backend{a}, Log: a.log, Refused: a.metrics.CountRefused})
 	a.opened = err == nil
 	return err
 }

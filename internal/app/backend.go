@@ -190,7 +190,8 @@ func (b backend) Measure(ctx context.Context, m api.Measure) error {
 		evidence.Process = &p
 	}
 	b.journal.write(event.Event{Type: "operator", SrcVM: m.VM, SrcProcess: evidence.Process, Message: evidence.Detail})
-	return b.effects.observe(evidence)
+	// Stored before the operator is told that it is done: it must outlive a crash.
+	return errors.Join(b.effects.observe(evidence), b.save())
 }
 
 // process finds a running process of a VM, or one that has a verdict already.

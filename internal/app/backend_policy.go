@@ -37,6 +37,12 @@ func (b backend) AddListEntry(ctx context.Context, entry api.ListEntry) error {
 // ImportListEntries implements api.Backend.
 func (b backend) ImportListEntries(_ context.Context, entries []api.ListEntry) error {
 	var added []string
+	inv := b.state.Load().inv
+	for _, e := range entries {
+		if n := inv.byName[e.VM]; e.VM != "" && (n == nil || n.vm == nil) {
+			return fmt.Errorf("%w: there is no VM %q in the inventory", api.ErrNotFound, e.VM)
+		}
+	}
 	for i, e := range entries {
 		id, err := b.book.Add(verdict.ListEntry{
 			List: verdict.ListKind(e.List), Origin: verdict.Origin(e.Origin),
@@ -51,7 +57,7 @@ func (b backend) ImportListEntries(_ context.Context, entries []api.ListEntry) e
 		added = append(added, id)
 	}
 	b.journal.note("operator", fmt.Sprintf("%d list entries added", len(entries)))
-	return b.effects.rejudge()
+	return errors.Join(b.effects.rejudge(), b.save())
 }
 
 // RemoveListEntry implements api.Backend.
@@ -64,7 +70,7 @@ func (b backend) RemoveListEntry(_ context.Context, id string) error {
 		return fmt.Errorf("%w: %w", api.ErrInvalid, err)
 	}
 	b.journal.note("operator", fmt.Sprintf("entry %s removed from the %s list", id, entry.List))
-	return b.effects.rejudge()
+	return errors.Join(b.effects.rejudge(), b.save())
 }
 
 // Policy implements api.Backend.

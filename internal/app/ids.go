@@ -56,7 +56,7 @@ func engineConfig(cfg *config.Config, log *slog.Logger) snort.Config {
 		NetNS: filepath.Join("/run/netns", ports.NetNS),
 		In:    ports.EngineIn, Out: ports.EngineOut,
 		Rules: cfg.IDS.Rules, HomeNets: home, MTU: cfg.IDS.MTU,
-		Dir: filepath.Join(cfg.Gateway.Run, "ids"),
+		Dir: idsDir(cfg),
 		Log: log,
 	}
 }

@@ -19,6 +19,7 @@ import (
 
 func socketPath(cfg *config.Config) string { return filepath.Join(cfg.Gateway.Run, "gatewayd.sock") }
 func storePath(cfg *config.Config) string  { return filepath.Join(cfg.Gateway.State, "state.db") }
+func idsDir(cfg *config.Config) string     { return filepath.Join(cfg.Gateway.Run, "ids") }
 
 // numbers returns the numbers of a configuration's names: those in force, or
 // those that an earlier daemon stored, and new ones for new names.
@@ -269,7 +270,7 @@ func (a *App) refused(err error) error {
 }
 
 // Teardown removes what a daemon that no longer runs left in the kernel:
-// programs, maps, bridges, IDS ports. Nothing passes the gateway's vNICs by its
+// programs, maps, bridges, IDS ports, and its engine. Nothing passes the gateway's vNICs by its
 // word afterwards, and nothing is filtered.
 func Teardown(opt Options) error {
 	cfg, err := config.Load(opt.ConfigPath)
@@ -280,11 +281,15 @@ func Teardown(opt Options) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(removeKernelSide(cfg), held.Close())
+	err = removeKernelSide(cfg)
+	if gone := os.Remove(socketPath(cfg)); gone != nil && !errors.Is(gone, os.ErrNotExist) {
+		err = errors.Join(err, gone)
+	}
+	return errors.Join(err, held.Close())
 }
 
 func removeKernelSide(cfg *config.Config) error {
-	return errors.Join(loader.Remove(cfg.Gateway.Pins), loader.RemoveIDSPorts(idsPorts(cfg)), os.RemoveAll(filepath.Join(cfg.Gateway.Run, "ids")))
+	return errors.Join(snort.Clear(idsDir(cfg)), loader.Remove(cfg.Gateway.Pins), loader.RemoveIDSPorts(idsPorts(cfg)))
 }
 
 // checkEngine has the engine read its rules, before anything depends on it.

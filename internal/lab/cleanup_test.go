@@ -63,8 +63,9 @@ func memoryFiles(pid int) []string {
 func TestKilledProcess(t *testing.T) {
 	needRoot(t)
 	needGuests(t)
-	child := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestHelperProcess$", "-test.v")
+	child := exec.CommandContext(t.Context(), os.Args[0])
 	child.Env = append(os.Environ(), "VMGATE_LAB_HELPER=1")
+	child.Stderr = os.Stderr
 	out, err := child.StdoutPipe()
 	if err == nil {
 		err = child.Start()
@@ -103,22 +104,30 @@ func running(pid int) bool {
 	return err == nil && !strings.Contains(string(state), ") Z ") && unix.Kill(pid, 0) == nil
 }
 
-// TestHelperProcess is the process that TestKilledProcess kills.
-func TestHelperProcess(t *testing.T) {
+// TestMain is also the process that TestKilledProcess kills.
+func TestMain(m *testing.M) {
 	if os.Getenv("VMGATE_LAB_HELPER") == "" {
-		t.Skip("only as the helper of TestKilledProcess")
+		os.Exit(m.Run())
 	}
+	if err := makeLab(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	select {}
+}
+
+func makeLab() error {
 	lab, err := New(nil)
 	if err != nil {
-		t.Fatal(err)
+		return err
 	}
 	if _, err := lab.NewNamespace("one"); err != nil {
-		t.Fatal(err)
+		return err
 	}
-	guest, err := StartGuest(t.Context(), GuestConfig{Name: "orphan"})
+	guest, err := StartGuest(context.Background(), GuestConfig{Name: "orphan"})
 	if err != nil {
-		t.Fatal(err)
+		return err
 	}
-	fmt.Printf("\nguest %d\n", guest.pid)
-	select {}
+	fmt.Printf("guest %d\n", guest.pid)
+	return nil
 }

@@ -53,6 +53,11 @@ func (v *VSwitch) AddMacvtap(name string, mac net.HardwareAddr) (*os.File, error
 	if err := n.quiet(name); err != nil {
 		return nil, err
 	}
+	// The multicast groups that a guest joins never reach the macvtap, which
+	// would filter them out, and IPv6 neighbour discovery with them.
+	if err := n.onLink(name, "receive all multicast on", n.links.LinkSetAllmulticastOn); err != nil {
+		return nil, err
+	}
 	if err := n.SetUp(name); err != nil {
 		return nil, err
 	}

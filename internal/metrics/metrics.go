@@ -42,6 +42,7 @@ type Sources struct {
 type Metrics struct {
 	decisions     *prometheus.HistogramVec
 	introspection *prometheus.HistogramVec
+	refused       *prometheus.CounterVec
 }
 
 // New registers all metrics with registry. It fails if the registry has them already.
@@ -57,8 +58,12 @@ func New(registry prometheus.Registerer, sources Sources) (*Metrics, error) {
 			Help:    "Time of one look-up of a port's owner in a VM's memory.",
 			Buckets: prometheus.ExponentialBuckets(10e-6, 2, 16), // 10 µs to 0.33 s
 		}, []string{"result"}),
+		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "vmgate_api_refused_total",
+			Help: "Calls of the API that were refused before they were answered.",
+		}, []string{"reason"}),
 	}
-	for _, c := range []prometheus.Collector{m.decisions, m.introspection, sources} {
+	for _, c := range []prometheus.Collector{m.decisions, m.introspection, m.refused, sources} {
 		if err := registry.Register(c); err != nil {
 			return nil, fmt.Errorf("cannot register the metrics: %w", err)
 		}
@@ -76,3 +81,7 @@ func (m *Metrics) ObserveDecision(verdict string, held time.Duration) {
 func (m *Metrics) ObserveIntrospection(result string, took time.Duration) {
 	m.introspection.WithLabelValues(result).Observe(took.Seconds())
 }
+
+// CountRefused counts a call that the API refused; reason is one of a few fixed
+// words.
+func (m *Metrics) CountRefused(reason string) { m.refused.WithLabelValues(reason).Inc() }

@@ -25,6 +25,14 @@ func writePID(dir string, pid int) error {
 	return os.WriteFile(filepath.Join(dir, pidFile), []byte(text), 0o600)
 }
 
+// Clear ends the engine that a killed daemon left running in dir (Config.Dir) and
+// removes the directory. No daemon may be running there. What is not there is no
+// error.
+func Clear(dir string) error {
+	_, err := endPrevious(dir)
+	return errors.Join(err, os.RemoveAll(dir))
+}
+
 // endPrevious ends the engine that a killed daemon left behind in dir, and
 // nothing else: pid, start time and the command line must agree, and the
 // signals go to a pidfd that was opened before those were read.

@@ -168,7 +168,7 @@ func readRequest(in *bufio.Reader) (method string, size, rate int64, err error) 
 		return "", 0, 0, fmt.Errorf("not /bytes/SIZE: %q", path)
 	}
 	if value, ok := strings.CutPrefix(query, "rate="); ok {
-		if rate, err = strconv.ParseInt(value, 10, 64); err != nil {
+		if rate, err = strconv.ParseInt(value, 10, 64); err != nil || rate < 0 {
 			return "", 0, 0, fmt.Errorf("not a rate: %q", value)
 		}
 	}
