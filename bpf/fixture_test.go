@@ -257,8 +257,9 @@ func (g *gateway) address(vm uint32, a netip.Addr, port uint32, m net.HardwareAd
 
 func (g *gateway) prefix(vm uint32, p netip.Prefix, port uint32, m net.HardwareAddr) {
 	g.Helper()
-	entry := bpf.VmgateAddrEntry{Vm: vm, Port: port, Mac: [6]byte(m)}
-	g.put("vm_addrs", addrKey(vm, p), entry)
+	key := addrKey(vm, p)
+	entry := bpf.VmgateAddrEntry{Vm: vm, Port: port, Mac: [6]byte(m), Bits: uint16(key.Prefixlen - 32)}
+	g.put("vm_addrs", key, entry)
 	g.put("vm_addrs", addrKey(0, p), entry)
 }
 

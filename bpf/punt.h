@@ -13,7 +13,7 @@
 #include "events.h"
 #include "flow.h"
 
-#define DEFAULT_BUDGET 100 /* undecided flows a second, for each sub-budget */
+#define DEFAULT_BUDGET 1000 /* undecided flows a second, for each sub-budget */
 
 static __always_inline bool daemon_is_silent(const struct packet *pkt, const struct settings *set)
 {

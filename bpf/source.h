@@ -34,7 +34,7 @@ static __always_inline struct addr_entry *find_address(__u32 vm, const union add
 static __always_inline bool learn_address(struct packet *pkt, const union address *addr)
 {
 	struct addr_key key = { .prefixlen = ADDR_BITS(128) };
-	struct addr_entry entry = { .vm = pkt->vm, .port = port.id };
+	struct addr_entry entry = { .vm = pkt->vm, .port = port.id, .bits = 128 };
 	__u32 vm = pkt->vm, *learnt;
 	struct learned *learned_by;
 
@@ -57,16 +57,16 @@ static __always_inline bool learn_address(struct packet *pkt, const union addres
 	return true;
 }
 
-/* May the sending VM speak as addr? */
+/* May the sending VM speak as addr? Where prefixes overlap, the address is that
+ * of whom the longest one names: a prefix does not cover a neighbour's own. */
 static __noinline bool may_use(struct packet *pkt, const union address *addr)
 {
-	struct addr_entry *holder;
+	struct addr_entry *own = find_address(pkt->vm, addr), *holder = find_address(0, addr);
 
-	if (find_address(pkt->vm, addr))
+	if (holder && holder->vm != pkt->vm)
+		return own && own->bits >= holder->bits;
+	if (own || holder)
 		return true;
-	holder = find_address(0, addr);
-	if (holder)
-		return holder->vm == pkt->vm;
 	if (is_link_local(addr) || (pkt->vm_flags & VM_ROUTER))
 		return true;
 	return (pkt->vm_flags & VM_LEARN) && learn_address(pkt, addr);

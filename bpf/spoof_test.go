@@ -67,6 +67,16 @@ func TestSource_NestedMACAndVirtualAddressAsDeclared(t *testing.T) {
 	g.expect(frame, punted())
 }
 
+func TestSource_PrefixDoesNotCoverANeighboursOwnAddress(t *testing.T) {
+	g := newGateway(t)
+	g.prefix(idApp1, netip.MustParsePrefix("10.0.0.0/24"), portApp, macApp1)
+	frame := tcpApp1ToWeb(tcp(1, 80, syn(1)))
+	for addr, w := range map[netip.Addr]want{netip.MustParseAddr("10.0.0.200"): punted(), app2: spoofed} {
+		frame.src = addr
+		g.expect(frame.build(t), w)
+	}
+}
+
 func TestSource_RouterBearsAnyAddressButTheInventorys(t *testing.T) {
 	g := newGateway(t)
 	r := g.on(bpf.VmgatePortConfig{Id: portRouter, Segment: portRouter, Group: group})
@@ -93,7 +103,7 @@ func TestLearn_TheFirstClaimantKeepsAnAddress(t *testing.T) {
 	claim := tcpApp1ToWeb(tcp(1, 80, syn(1))).with(func(p *packet) { p.src = far })
 	g.expect(claim.build(t), punted())
 
-	wantEntry := bpf.VmgateAddrEntry{Vm: idApp1, Port: portApp, Mac: [6]byte(macApp1)}
+	wantEntry := bpf.VmgateAddrEntry{Vm: idApp1, Port: portApp, Mac: [6]byte(macApp1), Bits: 128}
 	for _, view := range []uint32{0, idApp1} {
 		var entry bpf.VmgateAddrEntry
 		if err := g.maps["vm_addrs"].Lookup(addrKey(view, host(far)), &entry); err != nil || entry != wantEntry {

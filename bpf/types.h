@@ -144,7 +144,7 @@ struct addr_entry {
 	__u32 vm;
 	__u32 port;
 	__u8 mac[6];            /* where ARP and ND for it are delivered */
-	__u16 pad;
+	__u16 bits;             /* of the prefix, of 128: the longer one wins */
 };
 
 /* Two ends, sorted: addr[0]:port[0] is the smaller, bytewise by address then

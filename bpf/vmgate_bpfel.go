@@ -18,7 +18,7 @@ type VmgateAddrEntry struct {
 	Vm   uint32
 	Port uint32
 	Mac  [6]uint8
-	Pad  uint16
+	Bits uint16
 }
 
 type VmgateAddrKey struct {

@@ -19,9 +19,9 @@ func TestRestart(t *testing.T) {
 	}{{syscall.SIGTERM, "closed"}, {syscall.SIGKILL, "closed"}, {syscall.SIGKILL, "open"}} {
 		t.Run(fmt.Sprintf("%v/%s", c.signal, c.knob), func(t *testing.T) {
 			g := namespaced(t, setup{Failure: "{daemon: " + c.knob + "}"})
-			serve(t, g.Web1, 80)
-			stream := newStream(t, g.App1, address(g.Web1, 80, false))
-			six := newStream(t, g.App1, address(g.Web1, 80, true))
+			web := serve(t, g.Web1, 80)
+			stream := newStream(t, g.App1, web, false)
+			six := newStream(t, g.App1, web, true)
 			before := g.flowFrom(stream.source)
 			if before.Rule != "web" || before.Verdict != "forward" {
 				t.Errorf("the stream is %s by rule %q", before.Verdict, before.Rule)
@@ -42,7 +42,7 @@ func TestRestart(t *testing.T) {
 			for _, s := range []*tcpStream{stream, six} {
 				s.moves(t)
 				if n := s.finish(t); n > 0 {
-					t.Errorf("%d segments were sent again", n)
+					t.Errorf("%d segments were lost", n)
 				}
 			}
 		})
@@ -137,8 +137,8 @@ func TestRestart_TeardownAfterAKillLeavesNothing(t *testing.T) {
 // TestSecondDaemon_IsRefused: the first one's lock is on the state.
 func TestSecondDaemon_IsRefused(t *testing.T) {
 	g := namespaced(t, setup{})
-	serve(t, g.Web1, 80)
-	stream := newStream(t, g.App1, address(g.Web1, 80, false))
+	web := serve(t, g.Web1, 80)
+	stream := newStream(t, g.App1, web, false)
 	out, exit := g.run("run", "--config", g.config)
 	if exit == 0 || !containsAll(out, "state.db", "gatewayd") {
 		t.Errorf("the second daemon ended with %d: %s", exit, out)
@@ -148,7 +148,7 @@ func TestSecondDaemon_IsRefused(t *testing.T) {
 	g.first(t, decided, false)
 	g.webWire.wait(t, "a new flow, decided by the first daemon", carries(decided.payload))
 	if n := stream.finish(t); n > 0 {
-		t.Errorf("%d segments were sent again", n)
+		t.Errorf("%d segments were lost", n)
 	}
 	status, err := g.client.Status(t.Context())
 	if err != nil || status.PID != g.command.Process.Pid {

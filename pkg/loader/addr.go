@@ -26,7 +26,10 @@ func (d *Dataplane) PutAddr(key AddrKey, e AddrEntry) error {
 	if !key.Prefix.IsValid() {
 		return fmt.Errorf("cannot write an address of VM %d: no valid prefix", key.VM)
 	}
-	return d.addrs.put(key, e)
+	k, v := key.wire(), e.wire()
+	// The kernel compares overlapping prefixes by their lengths.
+	v.Bits = uint16(k.Prefixlen - addrKeyVMBits)
+	return d.addrs.putWire(key, k, v)
 }
 
 // DeleteAddr forgets an address prefix. Deleting what is not there is no error.

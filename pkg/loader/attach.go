@@ -144,7 +144,7 @@ func (d *Dataplane) detach(device string) error {
 		}
 	}
 	// Out of the bridge first: between that and the end nothing passes.
-	return errors.Join(leaveBridge(dev, d.pins), d.dropHooks(device, dev))
+	return errors.Join(unlessGone(leaveBridge(dev, d.pins)), d.dropHooks(device, dev))
 }
 
 // dropHooks removes the links of a device and, if dev is not nil, its filters.
@@ -159,7 +159,7 @@ func (d *Dataplane) dropHooks(device string, dev netlink.Link) error {
 func (d *Dataplane) dropHook(h hook, device string, dev netlink.Link) error {
 	err := dropPinned(d.pins.linkPath(device, h.name))
 	if dev != nil && h.attach != ebpf.AttachXDP {
-		err = errors.Join(err, h.dropFilter(dev))
+		err = errors.Join(err, unlessGone(h.dropFilter(dev)))
 	}
 	return err
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/safchain/ethtool"
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 // Offloads by their kernel names (net/ethtool/common.c).
@@ -148,6 +149,14 @@ func writeSysctl(path, value string) error {
 		return fmt.Errorf("cannot set %s to %s: %w", path, value, err)
 	}
 	return nil
+}
+
+// unlessGone returns err, or nil if it says that the device went away meanwhile.
+func unlessGone(err error) error {
+	if errors.Is(err, unix.ENODEV) {
+		return nil
+	}
+	return err
 }
 
 func isNotFound(err error) bool {

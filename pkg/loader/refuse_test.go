@@ -19,6 +19,9 @@ func (g *gateway) nothingOn(device string) {
 		g.t.Errorf("%s is in a bridge", device)
 	}
 	for _, attach := range []ebpf.AttachType{ebpf.AttachTCXIngress, ebpf.AttachTCXEgress} {
+		if lacksTCX() {
+			break
+		}
 		there, err := link.QueryPrograms(link.QueryOptions{Target: dev.Attrs().Index, Attach: attach})
 		must(g.t, err)
 		if len(there.Programs) > 0 {

@@ -20,7 +20,10 @@ type table[K, V, WK, WV any] struct {
 }
 
 func (t table[K, V, WK, WV]) put(k K, v V) error {
-	wk, wv := t.key(k), t.val(v)
+	return t.putWire(k, t.key(k), t.val(v))
+}
+
+func (t table[K, V, WK, WV]) putWire(k K, wk WK, wv WV) error {
 	if err := t.m.Put(&wk, &wv); err != nil {
 		if errors.Is(err, errMapFull) {
 			return fmt.Errorf("cannot write %v to map %s: it is full (%d entries)", k, t.name, t.m.MaxEntries())

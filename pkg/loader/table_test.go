@@ -75,6 +75,12 @@ func TestTables_PutListDelete(t *testing.T) {
 	if got := collect(t, d.Addrs()); len(got) != 2 || got[addr] != addrEntry || got[prefix] != addrEntry {
 		t.Errorf("addresses %v", got)
 	}
+	var kernel wireAddrEntry
+	wire := addr.wire()
+	must(t, d.maps["vm_addrs"].Lookup(&wire, &kernel))
+	if kernel.Bits != 128 { // IPv4 as ::ffff:a.b.c.d
+		t.Errorf("the kernel sees a prefix of %d bits", kernel.Bits)
+	}
 	port, verdict := VerdictKey{3, 6, 443}, VerdictEntry{Verdict: drop, Cause: 2, Owner: 9, Observed: 1, Expires: 2}
 	must(t, d.PutVerdict(port, verdict))
 	if got := collect(t, d.Verdicts()); len(got) != 1 || got[port] != verdict {

@@ -1,6 +1,7 @@
 package vmi_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -132,6 +133,47 @@ func FuzzOpen_CorruptedGuest(f *testing.F) {
 			t.Errorf("took %v", d)
 		}
 	})
+}
+
+// A guest that wipes what it tells crash tools is found by its symbol table.
+func TestGuest_WithoutVMCoreInfo(t *testing.T) {
+	path := snapshot(t)
+	ram, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wiped := 0
+	for page := 0; page < len(ram); page += 4096 {
+		if bytes.HasPrefix(ram[page:], []byte("OSRELEASE=")) {
+			clear(ram[page : page+4096])
+			wiped++
+		}
+	}
+	if wiped == 0 {
+		t.Fatal("there was none")
+	}
+	if err := os.WriteFile(path, ram, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	mem, err := vmi.OpenFile(path, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer mem.Close()
+	start := time.Now()
+	g, err := vmi.Open(t.Context(), mem, vmi.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("opened in %v", time.Since(start))
+	if g.OS() != guest(t).os.OS() {
+		t.Errorf("found %s", g.OS())
+	}
+	a, err := g.Owners(t.Context(), vmi.Query{Proto: 6, Local: local(t, "80")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	guest(t).checkOwners(t, a, []string{"web"})
 }
 
 // A kernel that is overwritten, as by a reboot, is noticed before anything is

@@ -12,11 +12,10 @@ import (
 var wantedSymbols = map[string]bool{
 	"linux_banner": true, "_stext": true, "init_task": true, "init_pid_ns": true,
 	"net_namespace_list": true, "tcp_hashinfo": true, "socket_file_ops": true,
-	"__start_BTF": true, "__stop_BTF": true,
+	"__start_BTF": true, "__stop_BTF": true, "init_top_pgt": true, "real_mode_header": true,
 	"udp_table": false, "init_net": false, "raw_v4_hashinfo": false, "raw_v6_hashinfo": false,
-	"ping_table": false, "subflow_ulp_ops": false, "tasklist_lock": false, "real_mode_header": false,
+	"ping_table": false, "subflow_ulp_ops": false, "tasklist_lock": false,
 	"task_struct_cachep": false, "page_offset_base": false, "vmemmap_base": false,
-	"init_top_pgt": false, "swapper_pg_dir": false,
 }
 
 // Where the regions of the kernel's address space begin if it does not say
@@ -31,9 +30,6 @@ func openLinux(ctx context.Context, mem Memory) (*linuxKernel, error) {
 	infos, err := findVMCoreInfo(ctx, mem)
 	if err != nil {
 		return nil, err
-	}
-	if len(infos) == 0 {
-		return nil, fmt.Errorf("%w: no Linux kernel in its memory", ErrNotReady)
 	}
 	// A rebooted machine keeps the pages of its former kernels; the checks
 	// of identity leave the one that runs.
@@ -50,7 +46,15 @@ func openLinux(ctx context.Context, mem Memory) (*linuxKernel, error) {
 			failed = err
 		}
 	}
-	return nil, failed
+	// Not while it starts: the search reads all memory.
+	if errors.Is(failed, ErrNotReady) {
+		return nil, failed
+	}
+	k, err := searchLinux(ctx, mem)
+	if err != nil && failed != nil && ctx.Err() == nil {
+		return nil, failed // it says more: there is a kernel
+	}
+	return k, err
 }
 
 // discoverLinux builds a kernel from its VMCOREINFO, checking each claim
@@ -131,6 +135,7 @@ func (k *linuxKernel) finish() error {
 			return fmt.Errorf("no symbol %s", name)
 		}
 	}
+	k.tables.root = k.imagePhys(k.sym["init_top_pgt"]) // VMCOREINFO was only believed so far
 	if err := k.gate(); err != nil {
 		return err
 	}
@@ -242,7 +247,9 @@ func (k *linuxKernel) ready() error {
 // identify remembers what to compare later. After a reboot the old kernel's
 // memory may stay as it was, so that its own words prove nothing; but every
 // kernel writes its top page-table entry into the real-mode trampoline below
-// 1 MiB, where the next one overwrites it.
+// 1 MiB, where the next one overwrites it. No process gets memory there either:
+// one that builds a false kernel in its own pages, to be found first, would
+// need the entry that leads to the true kernel's image.
 func (k *linuxKernel) identify() error {
 	places := map[uint64]uint32{k.imagePhys(k.sym["linux_banner"]): 64}
 	if va, ok := k.sym["page_offset_base"]; ok {
@@ -254,9 +261,7 @@ func (k *linuxKernel) identify() error {
 	if err != nil {
 		return err
 	}
-	if trampoline != 0 {
-		places[trampoline] = 8
-	}
+	places[trampoline] = 8
 	for phys, size := range places {
 		value := make([]byte, size)
 		if err := k.mem.ReadPhys(value, phys); err != nil {
@@ -268,13 +273,9 @@ func (k *linuxKernel) identify() error {
 }
 
 // trampolineEntry is the physical address of the last entry of the trampoline's
-// page table, 0 if this kernel has none.
+// page table.
 func (k *linuxKernel) trampolineEntry() (uint64, error) {
-	va, ok := k.sym["real_mode_header"]
-	if !ok || k.TrampolineAt.size == 0 {
-		return 0, nil
-	}
-	header, err := k.u64(va)
+	header, err := k.u64(k.sym["real_mode_header"])
 	if err != nil {
 		return 0, err
 	}
@@ -293,9 +294,6 @@ func (k *linuxKernel) trampolineEntry() (uint64, error) {
 
 // matchTrampoline refuses a kernel of before the last reboot.
 func (k *linuxKernel) matchTrampoline(top, trampoline uint64) error {
-	if trampoline == 0 {
-		return nil
-	}
 	var a, b [8]byte
 	if err := errors.Join(k.mem.ReadPhys(a[:], top), k.mem.ReadPhys(b[:], trampoline)); err != nil {
 		return err

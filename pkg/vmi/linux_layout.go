@@ -116,7 +116,7 @@ type linuxLayout struct {
 	NetHashMix   field `btf:"net.hash_mix"`
 	NetUDPTable  field `btf:"net.ipv4.udp_table?"`
 	QueuedLock   field `btf:"qrwlock.wlocked?"`
-	TrampolineAt field `btf:"real_mode_header.trampoline_pgd?"`
+	TrampolineAt field `btf:"real_mode_header.trampoline_pgd"`
 }
 
 // layoutStructs are the structs that linuxLayout's tags name.
