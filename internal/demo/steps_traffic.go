@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/vmgate/vmgate/internal/api"
 	"github.com/vmgate/vmgate/internal/event"
+	"github.com/vmgate/vmgate/internal/lab"
 )
 
 const (
@@ -16,37 +18,58 @@ const (
 	bulk    = "200000" // bytes that a connection echoes, so that there are packets to count
 )
 
-// forward: one packet is held and traced, all later ones stay in XDP.
-func forward(ctx context.Context, st *stage) (string, error) {
-	before, err := st.settled(ctx)
-	if err != nil {
-		return "", err
+// act is one connection that a process made, and what the gateway did with it.
+type act struct {
+	process       *lab.Process
+	connection    connection
+	decision      event.Event
+	flow          api.Flow
+	before, after counts
+}
+
+// play has a process of app1 connect, and collects all that there is to see.
+func (st *stage) play(ctx context.Context, name, target, vm string, port uint16) (a act, err error) {
+	if a.before, err = st.settled(ctx); err != nil {
+		return a, err
 	}
 	mark := st.feed.mark()
-	p, c, err := st.connect(ctx, st.lab.App1, "client", web, "-size", bulk)
+	if a.process, a.connection, err = st.connect(ctx, st.lab.App1, name, target, "-size", bulk); err != nil {
+		return a, err
+	}
+	if a.decision, err = st.feed.wait(ctx, mark, "the decision", decisionOn("app1", vm, port)); err != nil {
+		return a, err
+	}
+	if a.after, err = st.counts(ctx); err != nil {
+		return a, err
+	}
+	a.flow, err = st.flowOf(ctx, "app1", a.connection.Port)
+	return a, err
+}
+
+// counted is how many packets were counted at a place under a reason meanwhile.
+func (a act) counted(place, reason string) uint64 { return a.after.since(a.before, place, reason) }
+
+// differs says what of an act, or of more conditions, is not as it must be.
+func (a act) differs(seen, name, verdict string, more ...any) error {
+	return differs(seen, append([]any{
+		a.connection.OK && a.connection.unharmed(a.flow), "the connection failed, or packets were lost",
+		a.decision.Verdict == verdict, "the decision is another",
+		isProcess(a.decision, name, a.process.PID()), "it was not traced to the process",
+	}, more...)...)
+}
+
+// forward: one packet is held and traced, all later ones stay in XDP.
+func forward(ctx context.Context, st *stage) (string, error) {
+	a, err := st.play(ctx, "client", web, "web1", 80)
 	if err != nil {
 		return "", err
 	}
-	e, err := st.feed.wait(ctx, mark, "the decision", decisionOn("app1", "web1", 80))
-	if err != nil {
-		return "", err
-	}
-	after, err := st.counts(ctx)
-	if err != nil {
-		return "", err
-	}
-	flow, err := st.flowOf(ctx, "app1", c.Port)
-	if err != nil {
-		return "", err
-	}
-	punted := after.since(before, "apps", "punt") + after.since(before, "web", "punt")
-	redirected := flow.Src.Packets + flow.Dst.Packets
+	punted := a.counted("apps", "punt") + a.counted("web", "punt")
+	redirected := a.flow.Src.Packets + a.flow.Dst.Packets
 	seen := fmt.Sprintf("%s of app1, rule %s, held %.1f ms; %d punted, %d by XDP; %s",
-		e.SrcProcess, e.Rule, float64(e.Micros)/1000, punted, redirected, c.losses(flow))
-	return seen, differs(seen,
-		c.OK && c.unharmed(flow), "the connection failed, or packets were lost",
-		e.Verdict == "forward" && e.Rule == "web", "the decision is another",
-		isProcess(e, "client", p.PID()), "it was not traced to the process",
+		a.decision.SrcProcess, a.decision.Rule, float64(a.decision.Micros)/1000, punted, redirected, a.connection.losses(a.flow))
+	return seen, a.differs(seen, "client", "forward",
+		a.decision.Rule == "web", "another rule decided",
 		punted == 1 && redirected > 20, "later packets left XDP")
 }
 
@@ -69,74 +92,36 @@ func policy(ctx context.Context, st *stage) (string, error) {
 
 // sameSwitch: two VMs behind one vSwitch meet only through the gateway.
 func sameSwitch(ctx context.Context, st *stage) (string, error) {
-	before, err := st.settled(ctx)
+	a, err := st.play(ctx, "neighbour", appEcho, "app2", 7000)
 	if err != nil {
 		return "", err
 	}
-	mark := st.feed.mark()
-	p, c, err := st.connect(ctx, st.lab.App1, "neighbour", appEcho, "-size", bulk)
-	if err != nil {
-		return "", err
-	}
-	e, err := st.feed.wait(ctx, mark, "the decision", decisionOn("app1", "app2", 7000))
-	if err != nil {
-		return "", err
-	}
-	after, err := st.counts(ctx)
-	if err != nil {
-		return "", err
-	}
-	flow, err := st.flowOf(ctx, "app1", c.Port)
-	if err != nil {
-		return "", err
-	}
-	apps, all := after.since(before, "apps", "forward"), flow.Src.Packets+flow.Dst.Packets
 	peer := "nobody"
-	if e.DestProcess != nil {
-		peer = e.DestProcess.String()
+	if a.decision.DestProcess != nil {
+		peer = a.decision.DestProcess.String()
 	}
+	here, all := a.counted("apps", "forward"), a.flow.Src.Packets+a.flow.Dst.Packets
 	seen := fmt.Sprintf("%s → %s, rule %s; all %d packets of both came in by gw-apps; %s",
-		e.SrcProcess, peer, e.Rule, all, c.losses(flow))
-	return seen, differs(seen,
-		c.OK && c.unharmed(flow), "the connection failed, or packets were lost",
-		e.Verdict == "forward" && e.Rule == "app-to-app", "the decision is another",
-		isProcess(e, "neighbour", p.PID()), "it was not traced to the process",
-		all > 20 && apps >= all, "it took another way")
+		a.decision.SrcProcess, peer, a.decision.Rule, all, a.connection.losses(a.flow))
+	return seen, a.differs(seen, "neighbour", "forward",
+		a.decision.Rule == "app-to-app", "another rule decided",
+		all > 20 && here >= all, "it took another way")
 }
 
 // suspect: a process on the suspect list is inspected, and works.
 func suspect(ctx context.Context, st *stage) (string, error) {
-	before, err := st.settled(ctx)
+	a, err := st.play(ctx, "suspect-tool", web, "web1", 80)
 	if err != nil {
 		return "", err
 	}
-	mark := st.feed.mark()
-	p, c, err := st.connect(ctx, st.lab.App1, "suspect-tool", web, "-size", bulk)
-	if err != nil {
-		return "", err
-	}
-	e, err := st.feed.wait(ctx, mark, "the decision", decisionOn("app1", "web1", 80))
-	if err != nil {
-		return "", err
-	}
-	after, err := st.counts(ctx)
-	if err != nil {
-		return "", err
-	}
-	flow, err := st.flowOf(ctx, "app1", c.Port)
-	if err != nil {
-		return "", err
-	}
-	there, back := after.since(before, "ids-out", "ids-return"), after.since(before, "ids-in", "ids-return")
-	first := after.since(before, "web", "egress-check")
-	sent, answered := flow.Src.Packets+held, flow.Dst.Packets
+	there, back := a.counted("ids-out", "ids-return"), a.counted("ids-in", "ids-return")
+	sent, answered := a.flow.Src.Packets+held, a.flow.Dst.Packets
 	seen := fmt.Sprintf("%s is %s (%s); through the IDS: %d of %d packets there, the held one first, %d of %d back; %s",
-		e.SrcProcess, e.Verdict, e.Cause, there, sent, back, answered, c.losses(flow))
-	return seen, differs(seen,
-		c.OK && c.unharmed(flow), "the connection failed, or packets were lost",
-		e.Verdict == "check" && e.Cause == "suspect", "the decision is another",
-		isProcess(e, "suspect-tool", p.PID()), "it was not traced to the process",
-		first == 1 && there > 20 && back > 20 && there >= sent && back >= answered, "packets went past the IDS")
+		a.decision.SrcProcess, a.decision.Verdict, a.decision.Cause, there, sent, back, answered, a.connection.losses(a.flow))
+	return seen, a.differs(seen, "suspect-tool", "check",
+		a.decision.Cause == "suspect", "the cause is another",
+		a.counted("web", "egress-check") == held, "the held packet went past the IDS",
+		there > 20 && back > 20 && there >= sent && back >= answered, "packets went past the IDS")
 }
 
 func isProcess(e event.Event, name string, pid int) bool {
