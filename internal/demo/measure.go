@@ -141,16 +141,17 @@ func (c counts) drops(before counts, except string) uint64 {
 	return sum
 }
 
-// flowOf finds the decided flow of a local port.
-func (st *stage) flowOf(ctx context.Context, vm string, port int) (api.Flow, error) {
+// flowOf finds the decided flow from a port of app1 to a port: a local port may
+// serve several connections.
+func (st *stage) flowOf(ctx context.Context, from int, to uint16) (api.Flow, error) {
 	flows, err := st.client.Flows(ctx)
 	if err != nil {
 		return api.Flow{}, err
 	}
 	for _, f := range flows {
-		if f.Src.VM == vm && int(f.Src.Port) == port {
+		if f.Src.VM == "app1" && int(f.Src.Port) == from && f.Dst.Port == to {
 			return f, nil
 		}
 	}
-	return api.Flow{}, fmt.Errorf("the gateway has no flow from port %d of %s", port, vm)
+	return api.Flow{}, fmt.Errorf("the gateway has no flow from port %d of app1 to port %d", from, to)
 }

@@ -227,7 +227,7 @@ func restLives(ctx context.Context, st *stage) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	flow, err := st.flowOf(ctx, "app1", t.Port)
+	flow, err := st.flowOf(ctx, t.Port, 8080)
 	if err != nil {
 		return "", err
 	}

@@ -39,10 +39,11 @@ func (st *stage) play(ctx context.Context, name, target, vm string, port uint16)
 	if a.decision, err = st.feed.wait(ctx, mark, "the decision", decisionOn("app1", vm, port)); err != nil {
 		return a, err
 	}
-	if a.after, err = st.counts(ctx); err != nil {
+	// The flow first: what it has counted by then is in the counters by now.
+	if a.flow, err = st.flowOf(ctx, a.connection.Port, port); err != nil {
 		return a, err
 	}
-	a.flow, err = st.flowOf(ctx, "app1", a.connection.Port)
+	a.after, err = st.counts(ctx)
 	return a, err
 }
 
