@@ -99,7 +99,7 @@ func (d *decider) standing(flow loader.Flow) verdict.Verdict {
 }
 
 func (d *decider) drop(p *punt.Packet) {
-	if err := p.Drop(); err != nil {
+	if err := p.Drop(); err != nil && !errors.Is(err, punt.ErrClosed) {
 		d.log.Error("cannot drop a held packet", "error", err)
 	}
 }
@@ -119,7 +119,7 @@ func (d *decider) release(packets []*punt.Packet, v verdict.Verdict, fromInitiat
 		default:
 			err = p.Drop()
 		}
-		if err != nil {
+		if err != nil && !errors.Is(err, punt.ErrClosed) { // closed: the daemon stops, and it was dropped
 			d.log.Error("cannot release a held packet", "verdict", v, "error", err)
 		}
 	}

@@ -156,10 +156,10 @@ func (s *state) ports() []loader.Port {
 		})
 	}
 	if s.cfg.IDS.Engine != "" {
-		pair := idsPorts(s.cfg)
+		pair, group := idsPorts(s.cfg), s.inv.groups()[0]
 		ports = append(ports,
-			loader.Port{ID: idsInPort, Device: pair.In, Kind: loader.PortIDSIn},
-			loader.Port{ID: idsOutPort, Device: pair.Out, Kind: loader.PortIDSOut})
+			loader.Port{ID: idsInPort, Device: pair.In, Kind: loader.PortIDSIn, Group: group},
+			loader.Port{ID: idsOutPort, Device: pair.Out, Kind: loader.PortIDSOut, Group: group})
 	}
 	return ports
 }
@@ -296,6 +296,12 @@ func removeKernelSide(cfg *config.Config) error {
 func checkEngine(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
 	if cfg.IDS.Engine == "" {
 		return nil
+	}
+	for _, s := range cfg.Segments {
+		if s.Group != cfg.Segments[0].Group {
+			return fmt.Errorf("ids: one engine serves one layer 2 group, but segment %s is in group %s and segment %s in %s: run a gateway for each group, or leave ids out",
+				cfg.Segments[0].Name, cfg.Segments[0].Group, s.Name, s.Group)
+		}
 	}
 	engine, err := snort.New(engineConfig(cfg, log))
 	if err != nil {
