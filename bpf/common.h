@@ -24,7 +24,8 @@
 /* Which port this copy of the programs stands on. Set before loading. */
 volatile const struct port_config port = {};
 
-/* No offset beyond this is read: the verifier wants a bound on packet offsets. */
+/* No offset beyond this is read: the verifier wants a bound on packet offsets.
+ * All ones, for the mask in at(). */
 #define MAX_OFFSET 0x3fff
 
 #define barrier() asm volatile("" ::: "memory")
@@ -36,7 +37,11 @@ static __always_inline void *at(void *data, void *data_end, __u64 off, __u32 siz
 
 	if (off > MAX_OFFSET)
 		return NULL;
-	p = data + off;
+	/* The mask changes nothing. The compiler may keep off on the stack, though,
+	 * and the verifier of Linux 6.1 forgets what was learned of it there; so
+	 * the bound is said again, hidden from the optimiser, next to the use. */
+	asm volatile("" : "+r"(off));
+	p = data + (off & MAX_OFFSET);
 	if (p + size > data_end)
 		return NULL;
 	return p;

@@ -46,6 +46,7 @@ enum reason {
 	REASON_MONITOR,            /* would have been dropped or checked */
 	REASON_EGRESS,             /* sent by the kernel with the daemon's mark */
 	REASON_EGRESS_CHECK,       /* sent by the kernel, turned off to the IDS */
+	REASON_CANARY,             /* the daemon's own frame came out of the IDS */
 	/* dropped */
 	REASON_DROP_VERDICT = 16,  /* a VM, rule, owner or flow verdict says drop */
 	REASON_DROP_MALFORMED,

@@ -329,6 +329,7 @@ const (
 	VmgateReasonREASON_MONITOR             VmgateReason = 7
 	VmgateReasonREASON_EGRESS              VmgateReason = 8
 	VmgateReasonREASON_EGRESS_CHECK        VmgateReason = 9
+	VmgateReasonREASON_CANARY              VmgateReason = 10
 	VmgateReasonREASON_DROP_VERDICT        VmgateReason = 16
 	VmgateReasonREASON_DROP_MALFORMED      VmgateReason = 17
 	VmgateReasonREASON_DROP_UNPARSED       VmgateReason = 18

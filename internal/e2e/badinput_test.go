@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -15,7 +16,7 @@ import (
 // TestBadInput: what is wrong is named, with what to do, and nothing
 // half-attached remains.
 func TestBadInput(t *testing.T) {
-	g := newGateway(t, lab.Namespaces)
+	g := newGateway(t)
 	const brokenRule = "drop tcp any any -> nowhere\n"
 	for _, c := range []struct {
 		name  string
@@ -26,7 +27,7 @@ func TestBadInput(t *testing.T) {
 		says  []string
 	}{
 		{"unknownKey", setup{}, "segments:", "segmets:", 5, []string{"segmets", "gateway.yaml:"}},
-		{"MACtwice", setup{}, g.App2.MAC.String(), g.App1.MAC.String(), 5, []string{g.App1.MAC.String(), "app1", "app2"}},
+		{"MACtwice", setup{}, g.App2.MAC.String(), g.App1.MAC.String(), 5, []string{g.App1.MAC.String(), "given twice", "line 12"}},
 		{"overlappingSubnets", setup{}, "10.77.0.0/24,", "10.77.0.0/24, 10.77.0.0/16,", 5, []string{"10.77.0.0/24", "10.77.0.0/16", "apps"}},
 		{"noEngine", setup{IDS: harmlessRule}, "engine: suricata", "engine: suricata\n  binary: /nonexistent/suricata", 1, []string{"/nonexistent/suricata"}},
 		{"brokenRule", setup{IDS: brokenRule}, "", "", 1, []string{"local.rules", "nowhere"}},
@@ -49,6 +50,24 @@ func TestBadInput(t *testing.T) {
 	// The same topology still takes a right configuration.
 	g.write(setup{})
 	g.start()
+}
+
+// TestBadInput_ThatShowsLate: the last step of the start fails, and all that was
+// attached until then is detached.
+func TestBadInput_ThatShowsLate(t *testing.T) {
+	g := newGateway(t)
+	s := setup{}
+	if _, err := exec.LookPath("suricata"); err == nil {
+		s.IDS = harmlessRule
+	}
+	g.write(s)
+	must(t, os.MkdirAll(filepath.Dir(g.socket()), 0o750))
+	must(t, os.WriteFile(g.socket(), nil, 0o600))
+	if out, exit := g.run("run", "--config", g.config); exit != 1 || !containsAll(out, g.socket(), "no socket") {
+		t.Errorf("ended with %d and said:\n%s", exit, out)
+	}
+	must(t, os.Remove(g.socket()))
+	g.wantNothingLeft(t)
 }
 
 // TestBadInput_MemoryThatIsNoGuest: the VM's state says so, and its flows are
@@ -113,7 +132,7 @@ func TestBadInput_OnTheSocket(t *testing.T) {
 			must(t, conn.(*net.UnixConn).CloseWrite())
 			answer := make([]byte, 64)
 			n, _ := conn.Read(answer)
-			if said := string(answer[:n]); n > 0 && !strings.HasPrefix(said, "HTTP/1.1 4") {
+			if said := string(answer[:n]); n > 0 && !strings.HasPrefix(said, "HTTP/1.1 4") && !strings.HasPrefix(said, "HTTP/1.1 501") {
 				t.Errorf("answered %q", said)
 			}
 		})
@@ -126,7 +145,7 @@ func TestBadInput_OnTheSocket(t *testing.T) {
 		t.Errorf("a malformed call made app2 %s", vm.Verdict)
 	}
 	p := newProbe(g.App1, g.Web1, 80)
-	g.passes(g.webWire, p)
+	g.passes(t, g.webWire, p)
 }
 
 func request(method, path, body string) string {

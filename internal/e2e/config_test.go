@@ -22,6 +22,8 @@ type setup struct {
 	Failure     string            // YAML
 	Decision    string            // YAML
 	Memory      map[string]string // memory file by VM
+	Suspect     string            // name of a process on the suspect list
+	More        []*lab.Host       // in segment apps, besides those of the topology
 }
 
 // rule is a policy rule on a port. It is written out twice: for TCP under its
@@ -68,6 +70,9 @@ policy:
     - {name: {{.Name}}-udp, {{.Match}}, protocol: udp, ports: [{{.Port}}], action: {{.Action}}}
 {{- end}}
     - {name: ping, protocol: icmp, action: allow}
+{{- with .Suspect}}
+lists: {suspect: [{name: {{.}}}]}
+{{- end}}
 {{- with .IDS}}
 ids:
   engine: suricata
@@ -97,12 +102,16 @@ func (g *gateway) render(s setup) string {
 	if s.Rules == nil {
 		s.Rules = standardRules
 	}
+	hosts := []namedHost{{g.App1, "apps"}, {g.App2, "apps"}, {g.Web1, "web"}}
+	for _, h := range s.More {
+		hosts = append(hosts, namedHost{h, "apps"})
+	}
 	var text strings.Builder
 	err := configuration.Execute(&text, struct {
 		setup
 		Dir, Pins string
 		Hosts     []namedHost
-	}{s, g.dir, g.pins, []namedHost{{g.App1, "apps"}, {g.App2, "apps"}, {g.Web1, "web"}}})
+	}{s, g.dir, g.pins, hosts})
 	must(g.t, err)
 	return text.String()
 }

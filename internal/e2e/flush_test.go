@@ -43,7 +43,7 @@ func TestFlushedFirewall_NothingUndecidedCrosses(t *testing.T) {
 	begin(30)
 	// Untagged, they all reach the bridge's egress, which lets none by.
 	const untagged = 30 + 4
-	g.awaitCount(before, "web/drop-egress", untagged)
+	g.awaitCount(t, before, "web/drop-egress", untagged)
 	for _, p := range sent {
 		if got := g.webWire.seen(carries(p.payload)); len(got) > 0 {
 			t.Errorf("crossed: %s", p)

@@ -117,16 +117,16 @@ func (p probe) String() string {
 
 // passes sends a probe until it arrives: the first of a flow that the gateway
 // decides only for the next is lost.
-func (g *gateway) passes(c *capture, p probe) {
-	g.t.Helper()
-	p.send(g.t)
-	c.wait(g.t, p.String(), carries(p.payload))
+func (g *gateway) passes(t *testing.T, c *capture, p probe) {
+	t.Helper()
+	p.send(t)
+	c.wait(t, p.String(), carries(p.payload))
 }
 
 // fence waits until all that was sent before has gone through the gateway: a
 // new flow from the same host takes the long way, to the daemon and back.
-func (g *gateway) fence(c *capture, from *lab.Host) {
-	g.t.Helper()
+func (g *gateway) fence(t *testing.T, c *capture, from *lab.Host) {
+	t.Helper()
 	to, port := g.Web1, 80
 	if c == g.appsWire {
 		to, port = g.App2, 7000
@@ -134,5 +134,5 @@ func (g *gateway) fence(c *capture, from *lab.Host) {
 			to = g.App1
 		}
 	}
-	g.passes(c, newProbe(from, to, port))
+	g.passes(t, c, newProbe(from, to, port))
 }

@@ -33,31 +33,27 @@ type gateway struct {
 	ended   chan struct{} // closed when the daemon has ended
 }
 
-// startGateway makes the topology and runs gatewayd in it until the test ends.
-func startGateway(t *testing.T, kind lab.Kind, s func(*lab.Topology) setup) *gateway {
+// namespaced makes the topology, with namespaces for hosts, and runs gatewayd in
+// it until the test ends.
+func namespaced(t *testing.T, s setup) *gateway {
 	t.Helper()
-	g := newGateway(t, kind)
-	g.setup = s(g.Topology)
-	if g.setup.IDS != "" {
+	if s.IDS != "" {
 		needSuricata(t)
 	}
-	g.write(g.setup)
+	g := newGateway(t)
+	g.setup = s
+	g.write(s)
 	g.start()
 	return g
 }
 
-// namespaced is startGateway with a fixed setup and namespaces for hosts.
-func namespaced(t *testing.T, s setup) *gateway {
-	t.Helper()
-	return startGateway(t, lab.Namespaces, func(*lab.Topology) setup { return s })
-}
-
 // newGateway makes the topology, in which no daemon runs yet.
-func newGateway(t *testing.T, kind lab.Kind) *gateway {
+func newGateway(t *testing.T) *gateway {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("needs root: network namespaces and BPF programs")
 	}
+	t.Parallel() // every gateway is alone in its namespaces
 	dir, err := os.MkdirTemp("", "vmgate-e2e-")
 	must(t, err)
 	t.Cleanup(func() { os.RemoveAll(dir) })
@@ -66,7 +62,7 @@ func newGateway(t *testing.T, kind lab.Kind) *gateway {
 		pins:   fmt.Sprintf("/sys/fs/bpf/vg%d-%s", os.Getpid(), strings.ToLower(rand.Text()[:6])),
 		client: api.NewClient(filepath.Join(dir, "run", "gatewayd.sock")),
 	}
-	g.Topology, err = lab.NewTopology(t.Context(), kind, nil)
+	g.Topology, err = lab.NewTopology(t.Context(), lab.Namespaces, nil)
 	must(t, err)
 	t.Cleanup(func() {
 		g.stop(syscall.SIGTERM)
@@ -223,7 +219,7 @@ func (g *gateway) since(before counts, kind string) uint64 {
 }
 
 // awaitCount waits until a counter has grown by at least n.
-func (g *gateway) awaitCount(before counts, kind string, n uint64) {
-	g.t.Helper()
-	await(g.t, fmt.Sprintf("%s grows by %d", kind, n), func() bool { return g.since(before, kind) >= n })
+func (g *gateway) awaitCount(t *testing.T, before counts, kind string, n uint64) {
+	t.Helper()
+	await(t, fmt.Sprintf("%s grows by %d", kind, n), func() bool { return g.since(before, kind) >= n })
 }

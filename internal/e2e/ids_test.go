@@ -25,7 +25,7 @@ func TestIDS_Killed(t *testing.T) {
 			if knob == "open" {
 				kind = "apps/open"
 			}
-			g.awaitCount(before, kind, 1)
+			g.awaitCount(t, before, kind, 1)
 			if knob == "closed" && g.since(before, "apps/open") > 0 {
 				t.Error("packets passed without the engine")
 			}
@@ -41,7 +41,7 @@ func TestIDS_Killed(t *testing.T) {
 			}
 			before = g.counts()
 			checked.moves(t)
-			g.awaitCount(before, "ids-out/ids-return", 1)
+			g.awaitCount(t, before, "ids-out/ids-return", 1)
 			if n := direct.finish(t); n > 0 {
 				t.Errorf("the flow beside it lost %d segments", n)
 			}
@@ -54,8 +54,8 @@ func TestIDS_AlertOnAVMWithoutMemoryEndsThatFlowOnly(t *testing.T) {
 	g := namespaced(t, setup{IDS: `drop udp any any -> any any (msg:"e2e evil"; content:"e2e-evil"; sid:7000001; rev:1;)` + "\n"})
 	absorb(t, g.Web1, 443)
 	guilty, innocent := newProbe(g.App1, g.Web1, 443), newProbe(g.App1, g.Web1, 443)
-	g.passes(g.webWire, guilty)
-	g.passes(g.webWire, innocent)
+	g.passes(t, g.webWire, guilty)
+	g.passes(t, g.webWire, innocent)
 
 	mark := g.events.mark()
 	evil := guilty.again()
@@ -65,16 +65,16 @@ func TestIDS_AlertOnAVMWithoutMemoryEndsThatFlowOnly(t *testing.T) {
 	if e.Alert.SID != 7000001 || e.SrcVM != "app1" || int(e.SrcPort) != guilty.source || e.SrcProcess != nil {
 		t.Errorf("alert %+v of %s:%d, process %v", e.Alert, e.SrcVM, e.SrcPort, e.SrcProcess)
 	}
-	await(t, "the flow is ended", func() bool { return g.flowFrom(guilty.source).Verdict == "drop" })
-	if f := g.flowFrom(guilty.source); f.Cause != "alert" {
+	await(t, "the flow is ended", func() bool { return g.flowOf("app1", guilty.source).Verdict == "drop" })
+	if f := g.flowOf("app1", guilty.source); f.Cause != "alert" {
 		t.Errorf("the flow is dropped for %s", f.Cause)
 	}
 	before := g.counts()
 	later := guilty.again()
 	later.send(t)
-	g.awaitCount(before, "apps/drop-verdict", 1)
-	g.passes(g.webWire, innocent.again())
-	g.passes(g.webWire, newProbe(g.App1, g.Web1, 443))
+	g.awaitCount(t, before, "apps/drop-verdict", 1)
+	g.passes(t, g.webWire, innocent.again())
+	g.passes(t, g.webWire, newProbe(g.App1, g.Web1, 443))
 	for _, p := range []probe{evil, later} {
 		if len(g.webWire.seen(carries(p.payload))) > 0 {
 			t.Errorf("arrived: %s", p)

@@ -14,12 +14,12 @@ func TestMonitorMode(t *testing.T) {
 			p := newProbe(g.App1, g.Web1, c.port)
 			p.six = six
 			mark, before := g.events.mark(), g.counts()
-			g.passes(g.webWire, p)
+			g.passes(t, g.webWire, p)
 			if e := g.events.wait(t, mark, "the decision", decisionOn(p.source)); e.Verdict != c.verdict || e.Rule != c.rule {
 				t.Errorf("port %d: decided %s by %q, want %s by %q", c.port, e.Verdict, e.Rule, c.verdict, c.rule)
 			}
 			p = p.again()
-			g.passes(g.webWire, p)
+			g.passes(t, g.webWire, p)
 			if n := g.since(before, "apps/monitor"); c.verdict != "forward" && n == 0 {
 				t.Errorf("port %d: XDP did not count what it would have stopped", c.port)
 			}

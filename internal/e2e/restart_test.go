@@ -22,7 +22,7 @@ func TestRestart(t *testing.T) {
 			web := serve(t, g.Web1, 80)
 			stream := newStream(t, g.App1, web, false)
 			six := newStream(t, g.App1, web, true)
-			before := g.flowFrom(stream.source)
+			before := g.flowOf("app1", stream.source)
 			if before.Rule != "web" || before.Verdict != "forward" {
 				t.Errorf("the stream is %s by rule %q", before.Verdict, before.Rule)
 			}
@@ -32,7 +32,7 @@ func TestRestart(t *testing.T) {
 				g.withoutDaemon(t, c.knob == "open")
 				stream.moves(t)
 			})
-			after := g.flowFrom(stream.source)
+			after := g.flowOf("app1", stream.source)
 			if after.Rule != before.Rule || after.Verdict != before.Verdict || after.Age < before.Age || after.Src.Packets < before.Src.Packets {
 				t.Errorf("adopted flow:\n before %+v\n after  %+v", before, after)
 			}
@@ -74,14 +74,14 @@ func (g *gateway) withoutDaemon(t *testing.T, open bool) {
 	}
 }
 
-// flowFrom finds the decided flow from a source port of app1.
-func (g *gateway) flowFrom(source int) api.Flow {
+// flowOf finds the decided flow from a source port of a VM.
+func (g *gateway) flowOf(vm string, source int) api.Flow {
 	g.t.Helper()
 	flows, err := g.client.Flows(g.t.Context())
 	must(g.t, err)
-	i := slices.IndexFunc(flows, func(f api.Flow) bool { return f.Src.VM == "app1" && int(f.Src.Port) == source })
+	i := slices.IndexFunc(flows, func(f api.Flow) bool { return f.Src.VM == vm && int(f.Src.Port) == source })
 	if i < 0 {
-		g.t.Fatalf("there is no flow from port %d among %+v", source, flows)
+		g.t.Fatalf("there is no flow from port %d of %s among %+v", source, vm, flows)
 	}
 	return flows[i]
 }
@@ -92,7 +92,7 @@ func TestRestart_MeasuresOutliveAKill(t *testing.T) {
 	g := namespaced(t, setup{})
 	absorb(t, g.Web1, 80)
 	allowed := newProbe(g.App2, g.Web1, 80)
-	g.passes(g.webWire, allowed)
+	g.passes(t, g.webWire, allowed)
 	must(t, g.client.Measure(t.Context(), api.Measure{Action: "isolate", VM: "app2"}))
 	g.restart(syscall.SIGKILL, func() {})
 	before := g.counts()
@@ -100,8 +100,8 @@ func TestRestart_MeasuresOutliveAKill(t *testing.T) {
 	after.send(t)
 	fresh := newProbe(g.App2, g.Web1, 80)
 	fresh.send(t)
-	g.awaitCount(before, "apps/drop-verdict", 2)
-	g.fence(g.webWire, g.App1)
+	g.awaitCount(t, before, "apps/drop-verdict", 2)
+	g.fence(t, g.webWire, g.App1)
 	for _, p := range []probe{after, fresh} {
 		if len(g.webWire.seen(carries(p.payload))) > 0 {
 			t.Errorf("passed: %s", p)

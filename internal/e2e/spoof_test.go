@@ -28,27 +28,33 @@ func TestSpoofs(t *testing.T) {
 			mac    net.HardwareAddr
 			source net.IP
 			reason string
+			kind   string // of the event
 			vm     string // that the MAC names
 		}{
-			{"anotherVMsMAC", g.App2.MAC, nil, "drop-spoof", "app2"},
-			{"MACofAnotherSegment", g.Web1.MAC, nil, "drop-spoof", "web1"},
-			{"unknownMAC", net.HardwareAddr{2, 0x66, 0, 0, 0, 1}, nil, "drop-unknown-source", ""},
-			{"anotherSegmentsAddress", nil, web1, "drop-spoof", "app1"},
-			{"neighboursAddress", nil, app2, "drop-spoof", "app1"},
+			{"anotherVMsMAC", g.App2.MAC, nil, "drop-spoof", "spoof", "app2"},
+			{"MACofAnotherSegment", g.Web1.MAC, nil, "drop-spoof", "spoof", "web1"},
+			{"unknownMAC", net.HardwareAddr{2, 0x66, 0, 0, 0, 1}, nil, "drop-unknown-source", "drop", ""},
+			{"anotherSegmentsAddress", nil, web1, "drop-spoof", "spoof", "app1"},
+			{"neighboursAddress", nil, app2, "drop-spoof", "spoof", "app1"},
 		} {
 			t.Run(family+"/"+c.name, func(t *testing.T) {
 				p := newProbe(g.App1, g.Web1, 80)
+				if c.name == "anotherSegmentsAddress" { // not from and to the same
+					p = newProbe(g.App1, g.App2, 7000)
+				}
 				p.six, p.mac, p.fakeSource = six, c.mac, c.source
 				mark, before := g.events.mark(), g.counts()
 				p.send(t)
-				g.awaitCount(before, "apps/"+c.reason, 1)
+				g.awaitCount(t, before, "apps/"+c.reason, 1)
 				e := g.events.wait(t, mark, "the spoof", func(e event.Event) bool { return e.Reason == c.reason })
-				if e.Type != "spoof" || e.SrcVM != c.vm {
-					t.Errorf("the event is %q about %q, want spoof about %q", e.Type, e.SrcVM, c.vm)
+				if e.Type != c.kind || e.SrcVM != c.vm {
+					t.Errorf("the event is %q about %q, want %q about %q", e.Type, e.SrcVM, c.kind, c.vm)
 				}
-				g.fence(g.webWire, g.App1)
-				if len(g.webWire.seen(carries(p.payload))) > 0 {
-					t.Error("it arrived")
+				g.fence(t, g.webWire, g.App1)
+				for _, wire := range []*capture{g.webWire, g.appsWire} {
+					if len(wire.seen(carries(p.payload))) > 0 {
+						t.Error("it arrived")
+					}
 				}
 			})
 		}
@@ -61,7 +67,7 @@ func TestSpoofs(t *testing.T) {
 			now := g.counts()
 			return now["apps/drop-control"]+now["apps/drop-spoof"] > before["apps/drop-control"]+before["apps/drop-spoof"]
 		})
-		g.fence(g.appsWire, g.App1)
+		g.fence(t, g.appsWire, g.App1)
 		if len(g.appsWire.seen(func(f []byte) bool { return bytes.Equal(f, frame) })) > 0 {
 			t.Error("it arrived")
 		}
@@ -78,11 +84,14 @@ func TestSpoofs_LegitimateExceptionsPass(t *testing.T) {
 		})
 	})
 	t.Run("IPv6DAD", func(t *testing.T) {
+		before := g.counts()
+		sendRaw(t, g.App1, duplicateCheck(t, g.App1, g.App1))
 		sendRaw(t, g.App1, duplicateCheck(t, g.App1, g.Web1))
-		g.appsWire.wait(t, "web1's defence of its address", func(f []byte) bool {
-			const advertisement = 136
-			return len(f) > 78 && f[12] == 0x86 && f[20] == 58 && f[54] == advertisement && bytes.Equal(f[62:78], g.Web1.V6.Addr().AsSlice())
+		g.webWire.wait(t, "the question to the address's holder", func(f []byte) bool {
+			const solicitation = 135
+			return sentTo(g.Web1.MAC)(f) && len(f) >= 78 && f[20] == 58 && f[54] == solicitation && bytes.Equal(f[62:78], g.Web1.V6.Addr().AsSlice())
 		})
+		g.awaitCount(t, before, "apps/control-absorbed", 1) // the one for its own address concerns nobody
 	})
 	t.Run("DHCP", func(t *testing.T) {
 		before := g.counts()

@@ -98,24 +98,24 @@ func (g *gateway) checkDeny(t *testing.T, p probe) {
 		t.Errorf("decided %s by rule %q on %s to %s", e.Verdict, e.Rule, e.SrcVM, e.DestVM)
 	}
 	later := p.again()
-	g.awaitDropped(later, before, 3)
-	g.fence(g.webWire, g.App1)
+	g.awaitDropped(t, later, before, 3)
+	g.fence(t, g.webWire, g.App1)
 	if got := g.webWire.seen(carries(p.payload)); len(got) > 0 {
 		t.Error("the first packet arrived")
 	}
 }
 
 // awaitDropped sends more of a denied flow and wants XDP to count each.
-func (g *gateway) awaitDropped(p probe, before counts, n uint64) {
-	g.t.Helper()
+func (g *gateway) awaitDropped(t *testing.T, p probe, before counts, n uint64) {
+	t.Helper()
 	before["apps/drop-verdict"] = g.counts()["apps/drop-verdict"]
 	for range n {
 		p = p.again()
-		p.send(g.t)
+		p.send(t)
 	}
-	g.awaitCount(before, "apps/drop-verdict", n)
+	g.awaitCount(t, before, "apps/drop-verdict", n)
 	if got := g.webWire.seen(carries(p.payload)); len(got) > 0 {
-		g.t.Error("a later packet arrived")
+		t.Error("a later packet arrived")
 	}
 }
 

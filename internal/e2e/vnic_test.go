@@ -59,7 +59,7 @@ func (g *gateway) segment(name string) string {
 
 // TestVNIC_MissingAtTheStartIsAStateAndNoError.
 func TestVNIC_MissingAtTheStartIsAStateAndNoError(t *testing.T) {
-	g := newGateway(t, lab.Namespaces)
+	g := newGateway(t)
 	g.writeText(strings.Replace(g.render(setup{}), "vnic: gw-web", "vnic: gw-none", 1))
 	g.launch()
 	await(t, "gatewayd is up", func() bool {

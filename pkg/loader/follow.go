@@ -34,7 +34,11 @@ func (d *Dataplane) followOnce(ctx context.Context, changed func(PortState)) err
 		}
 	}()
 	err := netlink.LinkSubscribeWithOptions(updates, done, netlink.LinkSubscribeOptions{
-		ErrorCallback: func(err error) { d.log.Warn("following devices", "error", err) },
+		ErrorCallback: func(err error) {
+			if ctx.Err() == nil { // else it is how the subscription ends
+				d.log.Warn("following devices", "error", err)
+			}
+		},
 	})
 	if err != nil {
 		close(updates)

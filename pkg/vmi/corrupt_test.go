@@ -144,7 +144,7 @@ func TestGuest_WithoutVMCoreInfo(t *testing.T) {
 	}
 	wiped := 0
 	for page := 0; page < len(ram); page += 4096 {
-		if bytes.HasPrefix(ram[page:], []byte("OSRELEASE=")) {
+		if bytes.HasPrefix(ram[page:], []byte("OSRELEASE=")) || bytes.HasPrefix(ram[page+12:], []byte("VMCOREINFO\x00")) {
 			clear(ram[page : page+4096])
 			wiped++
 		}

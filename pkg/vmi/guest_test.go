@@ -261,13 +261,25 @@ func procAddr(t *testing.T, s string) netip.AddrPort {
 
 func TestGuest_SocketsAreThoseOfProcNet(t *testing.T) {
 	f := guest(t)
+	// A server that closes first leaves a TIME_WAIT behind, which is nobody's.
+	if _, err := f.start(t.Context(), "closer", "quit:tcp4:127.0.0.1:7002"); err != nil {
+		t.Fatal(err)
+	}
+	f.run(t, "nc -w 2 127.0.0.1 7002 </dev/null")
+	if a, err := f.os.Owners(t.Context(), vmi.Query{Proto: 6, Local: local(t, "7002")}); err != nil || len(a.Owners) != 0 {
+		t.Errorf("owner of a TIME_WAIT: %+v, %v", a, err)
+	}
 	want := procNet(t, f.run(t, "cat /proc/net/tcp /proc/net/tcp6 /proc/net/udp /proc/net/udp6"))
 	socks, err := f.os.Sockets(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
 	got := make(map[string]bool)
+	waits := 0
 	for _, s := range socks {
+		if s.State == "time-wait" {
+			waits++
+		}
 		elsewhere := s.Local.Port() == 98 || s.Local.Port() == 99 // another network namespace
 		if s.Proto == 6 && !elsewhere || s.Proto == 17 && !elsewhere {
 			got[fmt.Sprintf("%s %s %d", s.Local, s.Remote, s.Inode)] = true
@@ -280,6 +292,9 @@ func TestGuest_SocketsAreThoseOfProcNet(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("/proc/net (-) and introspection (+) differ:\n%s", diff)
+	}
+	if waits == 0 {
+		t.Error("no TIME_WAIT was seen")
 	}
 }
 

@@ -1,6 +1,7 @@
 package vmi_test
 
 import (
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -103,6 +104,35 @@ func TestGuest_ParentCanWaitForHiddenChild(t *testing.T) {
 	f.run(t, "nc -w 2 127.0.0.1 7001 </dev/null")
 	if out := f.run(t, "n=0; while [ ! -s /tmp/ward.status ] && [ $n -lt 100 ]; do sleep 0.05; n=$((n+1)); done; cat /tmp/ward.status"); out != "7\n" {
 		t.Errorf("its parent saw status %q, want 7", out)
+	}
+}
+
+// Of two holders of one socket only the child is hidden: both are named, and
+// only the child is called hidden.
+func TestGuest_HiddenSharerIsFoundBesideItsParent(t *testing.T) {
+	f := guest(t)
+	if err := vmitest.Hide(f.MemoryFile(), "", f.agent["kid"]); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := vmitest.Unhide(f.MemoryFile(), "", f.agent["kid"]); err != nil {
+			t.Error(err)
+		}
+	}()
+	g, err := vmi.Open(t.Context(), f.mem, vmi.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, err := g.Owners(t.Context(), vmi.Query{Proto: 6, Local: local(t, "90")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := make(map[uint32]bool)
+	for _, p := range a.Owners {
+		got[p.PID] = p.Hidden
+	}
+	if want := map[uint32]bool{f.agent["par"]: false, f.agent["kid"]: true}; !maps.Equal(got, want) {
+		t.Errorf("owners (and hidden) %v, want %v", got, want)
 	}
 }
 

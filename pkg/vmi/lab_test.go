@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -22,9 +23,10 @@ import (
 // agents hold.
 type fixture struct {
 	*lab.Guest
-	mem   vmi.Memory
-	os    vmi.Guest
-	agent map[string]uint32 // pid by name
+	mem     vmi.Memory
+	os      vmi.Guest
+	agent   map[string]uint32 // pid by name
+	started atomic.Int64
 }
 
 var shared struct {
@@ -85,10 +87,13 @@ func boot() (f *fixture, err error) {
 		return nil, fmt.Errorf("cannot build the agent: %w\n%s", err, out)
 	}
 	console := io.Discard
-	if testing.Verbose() {
+	if testing.Verbose() && os.Getenv(envCPUs) == "" {
 		console = os.Stderr
 	}
-	g, err := lab.StartGuest(ctx, lab.GuestConfig{Name: "vmi", Console: console, Files: map[string]string{"/bin/agent": agent}})
+	g, err := lab.StartGuest(ctx, lab.GuestConfig{
+		Name: "vmi", Console: console, Files: map[string]string{"/bin/agent": agent},
+		CPUs: fromEnv(envCPUs), MemoryMiB: fromEnv(envMemory),
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -116,9 +121,15 @@ func boot() (f *fixture, err error) {
 	return f, err
 }
 
+// fromEnv is a number from the environment, 0 if there is none.
+func fromEnv(name string) int {
+	n, _ := strconv.Atoi(os.Getenv(name))
+	return n
+}
+
 // start runs an agent and waits until it holds its sockets.
 func (f *fixture) start(ctx context.Context, name, does string) (uint32, error) {
-	log := "/tmp/" + name
+	log := fmt.Sprintf("/tmp/%s-%d", name, f.started.Add(1)) // also where one name is started twice
 	out, _, err := f.Run(ctx, fmt.Sprintf("agent %s %s >%s 2>&1 </dev/null & echo $!; while ! grep -q '^agent' %s; do sleep 0.05; done; cat %s >&2; grep '^agent failed' %s", name, does, log, log, log, log))
 	if err != nil {
 		return 0, err
@@ -133,7 +144,7 @@ func (f *fixture) start(ctx context.Context, name, does string) (uint32, error) 
 
 // findKids learns the pids of agents that agents have started.
 func (f *fixture) findKids(ctx context.Context) error {
-	out, _, err := f.Run(ctx, `while [ $(grep -c ready /tmp/par) -lt 3 ]; do sleep 0.05; done
+	out, _, err := f.Run(ctx, `while [ $(grep -c ready /tmp/par-*) -lt 3 ]; do sleep 0.05; done
 for p in /proc/[0-9]*; do echo ${p#/proc/} $(tr '\0' ' ' <$p/cmdline); done 2>/dev/null`)
 	for line := range strings.Lines(out) {
 		if w := strings.Fields(line); len(w) == 3 && w[1] == "/bin/agent" {

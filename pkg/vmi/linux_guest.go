@@ -95,7 +95,7 @@ func retry[T any](ctx context.Context, k *linuxKernel, try func() (T, error)) (o
 
 // owners answers a query once.
 func (g *linuxGuest) owners(ctx context.Context, q Query) (Answer, error) {
-	all, err := g.portSockets(q)
+	all, err := g.k.portSockets(q)
 	if err != nil {
 		return Answer{}, err
 	}
@@ -108,7 +108,7 @@ func (g *linuxGuest) owners(ctx context.Context, q Query) (Answer, error) {
 			return answer, nil
 		}
 	}
-	again, err := g.portSockets(q)
+	again, err := g.k.portSockets(q)
 	if err != nil {
 		return Answer{}, err
 	}
@@ -120,162 +120,6 @@ func (g *linuxGuest) owners(ctx context.Context, q Query) (Answer, error) {
 
 func sameSockets(a, b []sock) bool {
 	return slices.EqualFunc(a, b, func(a, b sock) bool { return a.addr == b.addr && a.local == b.local && a.remote == b.remote })
-}
-
-// portSockets reads all sockets that a query can be about.
-func (g *linuxGuest) portSockets(q Query) ([]sock, error) {
-	nets, err := g.k.namespaces()
-	if err != nil {
-		return nil, err
-	}
-	var out []sock
-	add := func(addr uint64) error {
-		s, err := g.k.sock(addr, q.Proto)
-		if err == nil && (s.local.Port() == q.Local.Port()) {
-			out = append(out, s)
-		}
-		return err
-	}
-	switch q.Proto {
-	case protoTCP:
-		table, err := g.k.tcpTable()
-		if err != nil {
-			return nil, err
-		}
-		for _, n := range nets {
-			if err := g.k.tcpPort(table, n, q.Local.Port(), add); err != nil {
-				return nil, err
-			}
-		}
-		return out, nil
-	case protoUDP:
-		for _, n := range nets {
-			table, err := g.k.udpTable(n)
-			if err != nil {
-				return nil, err
-			}
-			slot := (uint32(q.Local.Port()) + n.mix) & table.mask
-			err = g.k.udpSlot(table, slot, func(addr uint64) error {
-				s, err := g.k.sock(addr, q.Proto)
-				if err == nil && s.local.Port() == q.Local.Port() && s.net == n.addr {
-					out = append(out, s)
-				}
-				return err
-			})
-			if err != nil {
-				return nil, err
-			}
-		}
-		return out, nil
-	}
-	return g.portless(q)
-}
-
-// portless reads the sockets that send a protocol without ports. Raw sockets
-// keep the protocol's number where others keep the port, ping sockets the
-// identifier of their echo requests: where the query names one and it is found
-// there, that is the one.
-func (g *linuxGuest) portless(q Query) ([]sock, error) {
-	var raw, ping []sock
-	collect := func(to *[]sock, port uint16) eachSock {
-		return func(addr uint64) error {
-			s, err := g.k.sock(addr, q.Proto)
-			if err == nil && s.local.Port() == port {
-				*to = append(*to, s)
-			}
-			return err
-		}
-	}
-	if q.Proto == protoICMP || q.Proto == protoICMPv6 {
-		if err := g.k.pingSockets(collect(&ping, q.Local.Port())); err != nil {
-			return nil, err
-		}
-		if len(ping) > 0 && q.Local.Port() != 0 {
-			return ping, nil
-		}
-	}
-	for _, table := range []string{"raw_v4_hashinfo", "raw_v6_hashinfo"} {
-		if err := g.k.rawSockets(table, collect(&raw, uint16(q.Proto))); err != nil {
-			return nil, err
-		}
-	}
-	return append(raw, ping...), nil
-}
-
-// holdersOf finds the processes that hold any of the sockets.
-func (g *linuxGuest) holdersOf(ctx context.Context, socks []sock) (Answer, error) {
-	files := make(map[uint64]openFile)
-	for _, s := range socks {
-		f, ok, err := g.k.openFile(s)
-		if err != nil {
-			return Answer{}, err
-		}
-		if ok {
-			files[f.file] = f
-		}
-	}
-	if len(files) == 0 {
-		return Answer{}, nil
-	}
-	holders, hit, err := g.resolve(ctx, files)
-	if err != nil || len(holders) == 0 {
-		return Answer{}, err
-	}
-	// Read again: sockets still lead to these files, and the files are still there.
-	for _, s := range socks {
-		now, err := g.k.sock(s.addr, s.proto)
-		if err != nil || now.local != s.local || now.remote != s.remote || now.socket != s.socket {
-			return Answer{}, fmt.Errorf("%w: socket on port %d changed (%w)", ErrUnstable, s.local.Port(), errors.Join(err))
-		}
-	}
-	answer := Answer{Cached: hit, Verified: fmt.Sprintf("%d sockets, %d files and %d descriptors, pids and start times read again", len(socks), len(files), len(holders))}
-	answer.Owners, err = g.describe(ctx, holders)
-	return answer, err
-}
-
-// resolve gives the verified holders of files, from the cache where it holds.
-func (g *linuxGuest) resolve(ctx context.Context, files map[uint64]openFile) (out []holder, hit bool, err error) {
-	want := make(map[uint64]uint64)
-	for file, f := range files {
-		g.mu.Lock()
-		c, ok := g.holders[file]
-		g.mu.Unlock()
-		if ok && c.inode == f.inode && c.count == f.count && g.allHold(c.holders, file) {
-			out = append(out, c.holders...)
-			continue
-		}
-		want[file] = f.count
-	}
-	if len(want) == 0 {
-		return out, true, nil
-	}
-	found, err := g.k.findHolders(ctx, want)
-	if err != nil {
-		return nil, false, err
-	}
-	for file := range want {
-		if !g.allHold(found[file], file) {
-			return nil, false, fmt.Errorf("%w: a descriptor was closed or passed on", ErrUnstable)
-		}
-		if len(found[file]) > 0 {
-			g.remember(file, cached{inode: files[file].inode, count: files[file].count, holders: found[file]})
-		}
-		out = append(out, found[file]...)
-	}
-	return out, false, nil
-}
-
-func (g *linuxGuest) allHold(holders []holder, file uint64) bool {
-	return !slices.ContainsFunc(holders, func(h holder) bool { return !g.k.verify(h, file) })
-}
-
-func (g *linuxGuest) remember(file uint64, c cached) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if len(g.holders) >= maxCached {
-		clear(g.holders) // what is still asked for comes back at the price of one search
-	}
-	g.holders[file] = c
 }
 
 // describe turns holders into processes, each once, by pid.

@@ -1,7 +1,6 @@
 package vmi
 
 import (
-	"bytes"
 	"context"
 	"encoding/binary"
 	"fmt"
@@ -18,28 +17,6 @@ type linuxKernel struct {
 	taskSpan span
 	sockSpan span
 	vmemmap  uint64 // the array of page records, by page frame number
-}
-
-// identityWord is a place in guest memory that holds its value as long as the
-// kernel that was discovered runs, and no longer.
-type identityWord struct {
-	phys  uint64
-	value []byte
-}
-
-// check says ErrChanged when the kernel is no longer the one discovered.
-func (k *linuxKernel) check() error {
-	var buf [64]byte
-	for _, w := range k.identity {
-		got := buf[:len(w.value)]
-		if err := k.mem.ReadPhys(got, w.phys); err != nil {
-			return fmt.Errorf("%w: %w", ErrChanged, err)
-		}
-		if !bytes.Equal(got, w.value) {
-			return fmt.Errorf("%w: what identified Linux %s at %#x is gone", ErrChanged, k.release, w.phys)
-		}
-	}
-	return nil
 }
 
 // bounded gives the kernel for one operation, which ctx and a budget bound.

@@ -1,11 +1,8 @@
 package vmi
 
 import (
-	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
-	"net/netip"
 )
 
 // Bounds on the socket tables.
@@ -68,7 +65,11 @@ func (k *linuxKernel) tcpTable() (tcpTable, error) {
 
 // tcpPort visits the sockets bound to a TCP port of a namespace: listeners,
 // connected clients and accepted connections.
-func (k *linuxKernel) tcpPort(t tcpTable, n netns, port uint16, fn eachSock) error {
+func (k *linuxKernel) tcpPort(n netns, port uint16, fn eachSock) error {
+	t, err := k.tcpTable()
+	if err != nil {
+		return err
+	}
 	slot := (uint32(port) + n.mix) & (t.size - 1)
 	return k.tcpSlot(t, slot, func(bucketNet uint64, bucketPort uint16) bool {
 		return bucketNet == n.addr && bucketPort == port
@@ -149,6 +150,16 @@ func (k *linuxKernel) udpTable(n netns) (udpTable, error) {
 	return udpTable{hash, mask}, nil
 }
 
+// udpPort visits the sockets in the slot of a UDP port: those of other ports
+// and namespaces may be among them.
+func (k *linuxKernel) udpPort(n netns, port uint16, fn eachSock) error {
+	t, err := k.udpTable(n)
+	if err != nil {
+		return err
+	}
+	return k.udpSlot(t, (uint32(port)+n.mix)&t.mask, fn)
+}
+
 // udpSlot visits the sockets of one slot, of every port and namespace that share it.
 func (k *linuxKernel) udpSlot(t udpTable, slot uint32, fn eachSock) error {
 	head := t.hash + uint64(slot)*uint64(k.UDPSlotSize.size) + uint64(k.UDPSlotHead.off)
@@ -185,110 +196,6 @@ func (k *linuxKernel) chains(at uint64, n int, fn eachSock) error {
 			return true, fn(node - uint64(k.SockNode.off))
 		}); err != nil {
 			return err
-		}
-	}
-	return nil
-}
-
-// allSockets reads every socket of TCP and UDP tables, and the raw and ping ones.
-func (k *linuxKernel) allSockets(ctx context.Context) ([]sock, error) {
-	var out []sock
-	seen := make(map[uint64]bool)
-	add := func(proto uint8) eachSock {
-		return func(addr uint64) error {
-			if seen[addr] {
-				return nil
-			}
-			seen[addr] = true
-			if len(out) >= maxSockets {
-				return fmt.Errorf("%w: more than %d sockets", ErrUnstable, maxSockets)
-			}
-			if len(out)&0xff == 0 && ctx.Err() != nil {
-				return ctx.Err()
-			}
-			s, err := k.sock(addr, proto)
-			out = append(out, s)
-			return err
-		}
-	}
-	table, err := k.tcpTable()
-	if err != nil {
-		return nil, err
-	}
-	err = k.usedSlots(table.hash, table.size, uint64(k.BindHeadSize.size), k.BindHead, func(slot uint32) error {
-		return k.tcpSlot(table, slot, func(uint64, uint16) bool { return true }, add(protoTCP))
-	})
-	if err != nil {
-		return nil, err
-	}
-	if err := k.allUDP(add(protoUDP)); err != nil {
-		return nil, err
-	}
-	err = errors.Join(k.rawSockets("raw_v4_hashinfo", k.rawOnly(&out, add)), k.rawSockets("raw_v6_hashinfo", k.rawOnly(&out, add)),
-		k.pingSockets(add(protoICMP)))
-	return out, err
-}
-
-// rawOnly gives a raw socket the protocol it is for.
-func (k *linuxKernel) rawOnly(out *[]sock, add func(uint8) eachSock) eachSock {
-	return func(addr uint64) error {
-		n := len(*out)
-		err := add(0)(addr)
-		if len(*out) > n {
-			s := &(*out)[n]
-			s.proto = uint8(s.local.Port())
-			s.local, s.remote = netip.AddrPortFrom(s.local.Addr(), 0), netip.AddrPortFrom(s.remote.Addr(), 0)
-		}
-		return err
-	}
-}
-
-// allUDP visits the sockets of every UDP table.
-func (k *linuxKernel) allUDP(fn eachSock) error {
-	nets, err := k.namespaces()
-	if err != nil {
-		return err
-	}
-	done := make(map[uint64]bool)
-	for _, n := range nets {
-		table, err := k.udpTable(n)
-		if err != nil {
-			return err
-		}
-		if done[table.hash] {
-			continue
-		}
-		done[table.hash] = true
-		err = k.usedSlots(table.hash, table.mask+1, uint64(k.UDPSlotSize.size), k.UDPSlotHead, func(slot uint32) error {
-			return k.udpSlot(table, slot, fn)
-		})
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// usedSlots calls fn with the slots of a table that have a chain; the table is
-// read in pieces, most slots being empty.
-func (k *linuxKernel) usedSlots(at uint64, n uint32, size uint64, head field, fn func(slot uint32) error) error {
-	if size < 8 || size > 4096 || uint64(head.off)+8 > size {
-		return fmt.Errorf("%w: table slots of %d bytes", ErrNotUnderstood, size)
-	}
-	const piece = 4096
-	buf := make([]byte, piece*size)
-	for first := uint32(0); first < n; first += piece {
-		count := min(n-first, piece)
-		if err := k.read(buf[:uint64(count)*size], at+uint64(first)*size); err != nil {
-			return err
-		}
-		for i := range count {
-			if chain := binary.LittleEndian.Uint64(buf[uint64(i)*size+uint64(head.off):]); chain == 0 || chain&1 == 1 {
-				continue
-			}
-			if err := fn(first + i); err != nil {
-				return err
-			}
 		}
 	}
 	return nil

@@ -18,36 +18,37 @@ import (
 // its RAM, and a mapping of a file that the host truncates kills the process
 // with SIGBUS. pread gives zeros and a short count in these cases.
 func OpenFile(path string, machine string) (Memory, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0) // O_NONBLOCK: a FIFO must not hang us
-	if err != nil {
-		return nil, fmt.Errorf("cannot open guest memory: %w", err)
-	}
-	m, err := newFileMemory(f, machine)
-	if err != nil {
-		_ = f.Close()
-		return nil, fmt.Errorf("cannot use %s as guest memory: %w", path, err)
-	}
-	return m, nil
+	return OpenAs(path, FormatRaw, machine)
 }
 
-func newFileMemory(f *os.File, machine string) (*fileMemory, error) {
+// openMemoryFile opens a regular file and tells its size.
+func openMemoryFile(path string) (*os.File, uint64, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0) // O_NONBLOCK: a FIFO must not hang us
+	if err != nil {
+		return nil, 0, fmt.Errorf("cannot open guest memory: %w", err)
+	}
+	size, err := memorySize(f)
+	if err != nil {
+		_ = f.Close()
+		return nil, 0, fmt.Errorf("cannot use %s as guest memory: %w", path, err)
+	}
+	return f, size, nil
+}
+
+func memorySize(f *os.File) (uint64, error) {
 	info, err := f.Stat()
 	if err != nil {
-		return nil, err
+		return 0, err
 	}
 	switch {
 	case info.IsDir():
-		return nil, errors.New("it is a directory; name the file of the memory backend")
+		return 0, errors.New("it is a directory; name the file of the memory backend")
 	case !info.Mode().IsRegular():
-		return nil, fmt.Errorf("it is no regular file (%v)", info.Mode()&fs.ModeType)
+		return 0, fmt.Errorf("it is no regular file (%v)", info.Mode()&fs.ModeType)
 	case info.Size() == 0:
-		return nil, errors.New("it is empty; has the virtual machine been started?")
+		return 0, errors.New("it is empty; has the virtual machine been started?")
 	}
-	layout, err := LayoutFor(machine, uint64(info.Size()))
-	if err != nil {
-		return nil, err
-	}
-	return &fileMemory{file: f, layout: layout}, nil
+	return uint64(info.Size()), nil
 }
 
 // fileMemory is guest memory in one file.
@@ -75,7 +76,14 @@ func (m *fileMemory) Ranges() ([]Range, error) {
 	var out []Range
 	for _, p := range m.layout.parts {
 		err := m.eachData(p.offset, p.offset+p.size, func(from, to uint64) {
-			out = append(out, Range{p.phys + from - p.offset, p.phys + to - p.offset})
+			// Whole pages, where a dump's headers have moved them off the file's.
+			start := max((p.phys+from-p.offset)&^pageMask, p.phys)
+			end := min((p.phys+to-p.offset+pageMask)&^pageMask, p.phys+p.size)
+			if n := len(out); n > 0 && out[n-1].End >= start {
+				out[n-1].End = end
+				return
+			}
+			out = append(out, Range{start, end})
 		})
 		if err != nil {
 			return nil, err

@@ -1,7 +1,9 @@
 package vmi
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -11,8 +13,11 @@ const fourGiB = 1 << 32
 // Layout says how a machine spreads its RAM, which its monitor keeps in one
 // piece, over guest-physical addresses.
 type Layout struct {
-	parts []part
+	parts []part // ascending by phys, without overlaps
 }
+
+// maxPhys is the end of the physical addresses that x86-64 processors can have.
+const maxPhys = 1 << 52
 
 // part is one stretch of RAM: size bytes that begin at offset in the backing
 // file are at phys in the guest.
@@ -61,11 +66,13 @@ func (l Layout) Size() uint64 {
 // Offset gives the place of a guest-physical address in the backing file, and
 // how many bytes follow there without a break; ok is false where there is no RAM.
 func (l Layout) Offset(phys uint64) (off, run uint64, ok bool) {
-	for _, p := range l.parts {
-		if phys >= p.phys && phys-p.phys < p.size {
-			d := phys - p.phys
-			return p.offset + d, p.size - d, true
-		}
+	i, found := slices.BinarySearchFunc(l.parts, phys, func(p part, phys uint64) int { return cmp.Compare(p.phys, phys) })
+	if !found {
+		i-- // the one that begins before
 	}
-	return 0, 0, false
+	if i < 0 || phys-l.parts[i].phys >= l.parts[i].size {
+		return 0, 0, false
+	}
+	p, d := l.parts[i], phys-l.parts[i].phys
+	return p.offset + d, p.size - d, true
 }

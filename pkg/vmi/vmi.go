@@ -60,7 +60,11 @@ type Guest interface {
 }
 
 // Query names a socket by its local end; the remote end narrows it down where
-// several sockets share the port, and may be zero.
+// several sockets share the port, and may be zero, as may the local address.
+// For ICMP the local port is the identifier of an echo request, or zero; other
+// protocols than TCP and UDP have none. Every network namespace of the guest is
+// looked at; where its addresses are translated on the way out, the ports must
+// be the guest's own.
 type Query struct {
 	Proto  uint8 // IPPROTO_TCP, IPPROTO_UDP, IPPROTO_ICMP, …
 	Local  netip.AddrPort

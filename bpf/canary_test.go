@@ -1,0 +1,48 @@
+package bpf_test
+
+import (
+	"bytes"
+	"testing"
+
+	"github.com/google/gopacket"
+	"github.com/google/gopacket/layers"
+
+	"github.com/vmgate/vmgate/bpf"
+)
+
+// ethertypeCanary is the local experimental ethertype, of the daemon's frames for
+// the IDS.
+const ethertypeCanary = layers.EthernetType(0x88b5)
+
+func canary(t *testing.T, tags []layers.Dot1Q) []byte {
+	t.Helper()
+	stack := ethernet(macNobody, mac("02:00:00:00:00:98"), tags, 0, ethertypeCanary)
+	return serialise(t, append(stack, gopacket.Payload(bytes.Repeat([]byte{1}, 46)))...)
+}
+
+func TestCanary_ComesUpFromTheIDSAlone(t *testing.T) {
+	g := newGateway(t)
+	up := want{action: xdpPass, reason: bpf.VmgateReasonREASON_CANARY}
+	for _, side := range []uint32{portIDSIn, portIDSOut} {
+		i := g.ids(side)
+		i.expect(canary(t, nil), up)
+		i.expect(canary(t, vlan(5)), dropped(bpf.VmgateReasonREASON_DROP_UNKNOWN_SOURCE))
+		for _, mode := range []bpf.VmgateMode{bpf.VmgateModeMODE_MONITOR, bpf.VmgateModeMODE_OPEN, bpf.VmgateModeMODE_CLOSE} {
+			g.mode(mode)
+			i.expect(canary(t, nil), up)
+		}
+		g.mode(bpf.VmgateModeMODE_ENFORCE)
+	}
+}
+
+func TestCanary_OfAGuestGetsNowhere(t *testing.T) {
+	g := newGateway(t)
+	frame := canary(t, nil)
+	g.expect(frame, dropped(bpf.VmgateReasonREASON_DROP_UNKNOWN_SOURCE))
+	copy(frame, macWeb)
+	copy(frame[6:], macApp1)
+	for _, v := range []bpf.VmgateVerdict{forward, check} { // check: all of its frames go to the IDS
+		g.vmVerdict(idApp1, v)
+		g.expect(frame, dropped(bpf.VmgateReasonREASON_DROP_ETHERTYPE))
+	}
+}
