@@ -223,7 +223,12 @@ func TestSYN_OfAFlowSeenMidstreamIsNew(t *testing.T) {
 
 func TestTimeouts(t *testing.T) {
 	g := newGateway(t)
-	ago := func(d uint64) uint64 { return now() - d*second }
+	// Not seconds: a machine that has just booted has no such past.
+	const tick = second / 40
+	g.set(func(s *bpf.VmgateSettings) {
+		s.TcpEstablished, s.TcpTransient, s.UdpIdle, s.OtherIdle = 100*tick, 30*tick, 60*tick, 20*tick
+	})
+	ago := func(d uint64) uint64 { return now() - d*tick }
 	seen := func(flags0, flags1 uint32, d uint64) func(*bpf.VmgateFlow) {
 		return func(f *bpf.VmgateFlow) {
 			f.Created = ago(d + 1)
@@ -241,16 +246,16 @@ func TestTimeouts(t *testing.T) {
 		flow  func(*bpf.VmgateFlow)
 		alive bool
 	}{
-		"established TCP lives 100 s":      {6, tcpFrame, seen(synF|ackF, synF|ackF, 95), true},
+		"established TCP lives 100 ticks":  {6, tcpFrame, seen(synF|ackF, synF|ackF, 60), true},
 		"and no longer":                    {6, tcpFrame, seen(synF|ackF, synF|ackF, 105), false},
-		"half-open TCP lives 30 s":         {6, tcpFrame, seen(synF, 0, 25), true},
+		"half-open TCP lives 30 ticks":     {6, tcpFrame, seen(synF, 0, 10), true},
 		"and no longer, half-open":         {6, tcpFrame, seen(synF, 0, 35), false},
 		"answered but not acknowledged":    {6, tcpFrame, seen(synF, synF|ackF, 35), false},
 		"a FIN shortens it":                {6, tcpFrame, seen(ackF|finF, ackF, 35), false},
 		"a RST shortens it":                {6, tcpFrame, seen(ackF, ackF|rstF, 35), false},
-		"UDP lives 60 s":                   {17, udpFrame, seen(0, 0, 55), true},
+		"UDP lives 60 ticks":               {17, udpFrame, seen(0, 0, 35), true},
 		"and no longer, UDP":               {17, udpFrame, seen(0, 0, 65), false},
-		"echo lives 20 s":                  {1, echoFrame, seen(0, 0, 15), true},
+		"echo lives 20 ticks":              {1, echoFrame, seen(0, 0, 5), true},
 		"and no longer, echo":              {1, echoFrame, seen(0, 0, 25), false},
 		"unused since it was made":         {17, udpFrame, func(f *bpf.VmgateFlow) { f.Created = ago(65) }, false},
 		"expiry is absolute":               {17, udpFrame, func(f *bpf.VmgateFlow) { f.Dir[0].LastSeen, f.Expires = now(), ago(1) }, false},

@@ -18,7 +18,7 @@ static __always_inline struct packet *new_packet(__u32 len)
 
 	if (!pkt)
 		return NULL;
-	__builtin_memset(pkt, 0, sizeof(*pkt));
+	__builtin_memset(pkt, 0, offsetof(struct packet, quoted));
 	pkt->len = len;
 	pkt->now = clock_now();
 	return pkt;

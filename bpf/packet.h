@@ -52,10 +52,6 @@ struct packet {
 	__u32 from;             /* index into key.addr of the sender */
 	union address src;
 	union address dst;
-	struct flow_key quoted; /* of the packet that an ICMP error quotes */
-	__u32 quoted_from;
-	union address quoted_src;
-	union address quoted_dst;
 	__u64 now;
 	__u32 len;              /* of the frame */
 	__u32 seq;              /* TCP, network order */
@@ -88,6 +84,11 @@ struct packet {
 	__u8 inspected;         /* one end's VM is under VERDICT_CHECK */
 	__u8 pad[2];
 	struct decision decision;
+	/* What follows is not emptied for each packet: who reads it has filled it. */
+	struct flow_key quoted; /* of the packet that an ICMP error quotes */
+	__u32 quoted_from;
+	union address quoted_src;
+	union address quoted_dst;
 };
 
 struct fragment_key {

@@ -71,6 +71,7 @@ static __always_inline bool read_quoted(struct packet *pkt, void *data, void *da
 	pkt->quoted_from = order_key(&pkt->quoted, &pkt->quoted_src, &pkt->quoted_dst, sport, dport, proto);
 	pkt->quoted.vlan = pkt->key.vlan;
 	pkt->quoted.group = pkt->key.group;
+	pkt->quoted.pad = 0;
 	return true;
 }
 

@@ -218,16 +218,6 @@ type VmgatePacket struct {
 		_ structs.HostLayout
 		B [16]uint8
 	}
-	Quoted     VmgateFlowKey
-	QuotedFrom uint32
-	QuotedSrc  struct {
-		_ structs.HostLayout
-		B [16]uint8
-	}
-	QuotedDst struct {
-		_ structs.HostLayout
-		B [16]uint8
-	}
 	Now            uint64
 	Len            uint32
 	Seq            uint32
@@ -266,7 +256,17 @@ type VmgatePacket struct {
 		OutPort uint32
 		Mark    VmgateMark
 	}
-	_ [4]byte
+	Quoted     VmgateFlowKey
+	QuotedFrom uint32
+	_          [4]byte
+	QuotedSrc  struct {
+		_ structs.HostLayout
+		B [16]uint8
+	}
+	QuotedDst struct {
+		_ structs.HostLayout
+		B [16]uint8
+	}
 }
 
 type VmgatePending struct {

@@ -21,9 +21,10 @@ const introspectTimeout = time.Minute
 func cmdIntrospect() *cli.Command {
 	return &cli.Command{
 		Name:  "introspect",
-		Usage: "look into a guest's memory file without a daemon and without a configuration",
+		Usage: "look into a guest's memory file or dump without a daemon and without a configuration",
 		Flags: []cli.Flag{
-			&cli.StringFlag{Name: "memory", Usage: "shared memory-backend `FILE` of QEMU (needed)", TakesFile: true},
+			&cli.StringFlag{Name: "memory", Usage: "shared memory-backend `FILE` of QEMU, a copy of it, or a dump (needed)", TakesFile: true},
+			&cli.StringFlag{Name: "format", Value: "auto", Usage: "`FORMAT` of the file: raw, lime, elf (QEMU's dump-guest-memory), or auto to tell from the file"},
 			&cli.StringFlag{Name: "machine", Value: "q35", Usage: "`MACHINE` of QEMU: q35 or pc, where RAM is split below 4 GiB"},
 		},
 		Action: unknownSubverb,
@@ -31,6 +32,7 @@ func cmdIntrospect() *cli.Command {
 			{Name: "ps", Usage: "list the guest's processes, hidden ones too", Action: introspectPs},
 			{Name: "sockets", Usage: "list the guest's sockets and who holds them", Action: introspectSockets},
 			{Name: "owner", Usage: "say which processes hold a port", ArgsUsage: "PROTO [ADDR:]PORT", Action: introspectOwner},
+			{Name: "findings", Usage: "say what the guest's own listings hide, and what could not be looked at", Action: introspectFindings},
 		},
 	}
 }
@@ -89,6 +91,24 @@ func introspectOwner(c *cli.Context) error {
 	})
 }
 
+func introspectFindings(c *cli.Context) error {
+	if err := wantArgs(c, 0); err != nil {
+		return err
+	}
+	return lookInto(c, func(ctx context.Context, guest vmi.Guest) error {
+		findings, err := guest.Findings(ctx)
+		if err != nil {
+			return err
+		}
+		return show(c, findings, func(t *table) {
+			t.row("SEVERITY", "KIND", "SUBJECT", "EVIDENCE")
+			for _, f := range findings {
+				t.row(f.Severity, f.Kind, f.Subject, f.Evidence)
+			}
+		})
+	})
+}
+
 // parseLocal reads a port with or without an address.
 func parseLocal(s string) (netip.AddrPort, error) {
 	if local, err := netip.ParseAddrPort(s); err == nil {
@@ -107,7 +127,11 @@ func lookInto(c *cli.Context, look func(context.Context, vmi.Guest) error) (err 
 	if file == "" {
 		return usageErrorf("no memory file is named: add --memory FILE")
 	}
-	memory, err := vmi.OpenFile(file, c.String("machine"))
+	format := vmi.Format(c.String("format"))
+	if format == "auto" {
+		format = vmi.FormatAuto
+	}
+	memory, err := vmi.OpenAs(file, format, c.String("machine"))
 	if err != nil {
 		return invalidInput{err}
 	}

@@ -226,7 +226,7 @@ func (a *App) openDecision(cfg *config.Config, undo *cleanups) error {
 	}
 	a.sweeper.effects = a.effects
 	a.keeper = &housekeeper{dp: a.dp, rules: a.rules, owners: a.owners, log: a.log, now: current}
-	a.ids = &ids{dp: a.dp, effects: a.effects, journal: a.journal, log: a.log, now: current, state: loader.IDSDownClosed}
+	a.ids = &ids{dp: a.dp, effects: a.effects, journal: a.journal, log: a.log, now: current}
 	if err := a.openMetrics(cfg, undo); err != nil {
 		return err
 	}

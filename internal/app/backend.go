@@ -189,30 +189,46 @@ func (b backend) Measure(ctx context.Context, m api.Measure) error {
 		}
 		evidence.Process = &p
 	}
+	if v == verdict.Check && b.isolated(m.VM, evidence.Process) {
+		return fmt.Errorf("%w: it is isolated, which is stricter: release it first", api.ErrInvalid)
+	}
 	b.journal.write(event.Event{Type: "operator", SrcVM: m.VM, SrcProcess: evidence.Process, Message: evidence.Detail})
 	// Stored before the operator is told that it is done: it must outlive a crash.
 	return errors.Join(b.effects.observe(evidence), b.save())
 }
 
-// process finds a running process of a VM, or one that has a verdict already.
+// isolated says whether a VM, or a process of it, is dropped already.
+func (b backend) isolated(vm string, p *verdict.Process) bool {
+	standing, _ := b.book.JudgeVM(vm)
+	if p != nil {
+		standing, _ = b.book.JudgeProcess(*p)
+	}
+	return standing.Verdict == verdict.Drop
+}
+
+// process finds a running process of a VM. One that has a number is known also
+// while the VM's memory cannot be read: its measures can still be lifted.
 func (b backend) process(ctx context.Context, vm string, pid uint32) (verdict.Process, error) {
-	_, open, err := b.guestOf(vm)
-	if err != nil {
-		return verdict.Process{}, err
-	}
-	found, err := open.Processes(ctx)
-	if err != nil {
-		return verdict.Process{}, fmt.Errorf("%w: cannot list the processes of %s: %w", api.ErrUnavailable, vm, err)
-	}
-	for _, p := range found {
-		if p.PID == pid {
-			return describe(vm, p), nil
+	g, open, err := b.guestOf(vm)
+	if err == nil {
+		var found []vmi.Process
+		if found, err = open.Processes(ctx); err != nil {
+			g.noticed(err)
+			err = fmt.Errorf("%w: cannot list the processes of %s: %w", api.ErrUnavailable, vm, err)
+		}
+		for _, p := range found {
+			if p.PID == pid {
+				return describe(vm, p), nil
+			}
 		}
 	}
 	for _, p := range b.owners.all() {
 		if p.VM == vm && p.PID == pid {
 			return p, nil
 		}
+	}
+	if err != nil {
+		return verdict.Process{}, err
 	}
 	return verdict.Process{}, fmt.Errorf("%w: no process of %s has pid %d", api.ErrNotFound, vm, pid)
 }

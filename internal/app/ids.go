@@ -12,6 +12,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/vmgate/vmgate/internal/config"
 	"github.com/vmgate/vmgate/pkg/loader"
 	"github.com/vmgate/vmgate/pkg/snort"
@@ -25,10 +27,12 @@ type ids struct {
 	journal *journal
 	log     *slog.Logger
 	now     func() *state
+	repeats repeats
 
 	mu     sync.Mutex
 	engine *snort.Engine // nil while none runs
-	state  loader.IDSState
+	pid    int           // of the process that is to be proven or was; 0 for none
+	up     bool          // canaries come through it
 }
 
 // idsPorts names the port pair of a gateway; its engine has a network namespace
@@ -71,39 +75,66 @@ func (i *ids) run(ctx context.Context, cfg *config.Config) error {
 	i.mu.Lock()
 	i.engine = engine
 	i.mu.Unlock()
-	return engine.Run(ctx, i.changed, i.alert)
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return engine.Run(ctx, i.changed, i.alert) })
+	group.Go(func() error { i.watchEngine(ctx, cfg, engine); return nil })
+	group.Go(func() error { i.tellRepeats(ctx); return nil })
+	return group.Wait()
 }
 
-// changed follows the engine's state into the kernel's settings.
+// changed follows the engine's state. One that has started is up once canaries
+// come through it.
 func (i *ids) changed(s snort.State) {
+	i.mu.Lock()
+	i.pid = s.PID
+	i.mu.Unlock()
+	i.set(s.PID, false)
+	if s.Phase == snort.PhaseUp {
+		return
+	}
 	i.log.Info("ids", "state", s.Phase, "detail", s.Detail)
 	i.journal.note("ids", fmt.Sprintf("engine %s: %s", s.Phase, s.Detail))
-	i.set(s.Phase == snort.PhaseUp)
 }
 
-// set writes the settings for an engine that is up or down.
-func (i *ids) set(up bool) {
+// set tells the kernel that the engine's process pid is up or not, or returns
+// false if that is not the one that runs.
+func (i *ids) set(pid int, up bool) bool {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	cfg := i.now().cfg
-	switch {
-	case up:
-		i.state = loader.IDSUp
-	case cfg.Failure.IDS == "open":
-		i.state = loader.IDSDownOpen
-	default:
-		i.state = loader.IDSDownClosed
+	if pid != i.pid {
+		return false
 	}
-	if err := i.dp.SetSettings(settingsFor(cfg, i.state)); err != nil {
+	i.up = up
+	cfg := i.now().cfg
+	if err := i.dp.SetSettings(settingsFor(cfg, i.stateFor(cfg))); err != nil {
 		i.log.Error("cannot tell the kernel the state of the IDS", "error", err)
 	}
+	return true
 }
 
-// current is the state as the kernel's settings know it.
-func (i *ids) current() loader.IDSState {
+// tell writes the kernel's settings by a configuration and the engine's state.
+func (i *ids) tell(cfg *config.Config) error {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	return i.state
+	return i.dp.SetSettings(settingsFor(cfg, i.stateFor(cfg)))
+}
+
+// stateFor is what the kernel is to know of the engine; the caller holds the lock.
+func (i *ids) stateFor(cfg *config.Config) loader.IDSState {
+	switch {
+	case i.up:
+		return loader.IDSUp
+	case cfg.Failure.IDS == "open":
+		return loader.IDSDownOpen
+	}
+	return loader.IDSDownClosed
+}
+
+// isUp says whether traffic goes through the engine.
+func (i *ids) isUp() bool {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.up
 }
 
 // reload has the engine read its rules again.
@@ -130,7 +161,13 @@ func (i *ids) status() snort.State {
 	if engine == nil {
 		return snort.State{}
 	}
-	return engine.State()
+	state := engine.State()
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if state.Phase == snort.PhaseUp && !i.up {
+		state.Phase, state.Detail = snort.PhaseStarting, "no canary has come through it yet"
+	}
+	return state
 }
 
 // alert makes an alert evidence against the process that sent the packet.
@@ -138,15 +175,20 @@ func (i *ids) alert(a snort.Alert) {
 	s := i.now()
 	n := s.sender(a)
 	if n == nil {
-		i.journal.alert(a, "", nil)
+		i.record(a, "", nil)
 		return
 	}
 	process, key, err := i.culprit(s, n, a)
-	i.journal.alert(a, n.name, process)
+	told := i.record(a, n.name, process)
 	if process == nil {
-		i.log.Warn("alert could not be traced to a process", "vm", n.name, "sid", a.SID, "alert", a.Message, "error", err)
+		if told {
+			i.log.Warn("alert could not be traced to a process", "vm", n.name, "sid", a.SID, "alert", a.Message, "error", err)
+		}
 		i.endFlow(s, key, a)
 		return
+	}
+	if !told && i.stands(process, sentence(s.cfg.IDS, a.Action)) {
+		return // it says nothing new
 	}
 	evidence := verdict.Evidence{
 		Kind: verdict.EvidenceAlert, Observed: a.Time, VM: n.name, Process: process,
@@ -156,6 +198,39 @@ func (i *ids) alert(a snort.Alert) {
 	if err := i.effects.observe(evidence); err != nil {
 		i.log.Error("cannot enforce the verdict on a process", "vm", n.name, "pid", process.PID, "error", err)
 	}
+}
+
+// record tells of an alert, unless it has been told often enough.
+func (i *ids) record(a snort.Alert, vm string, p *verdict.Process) (told bool) {
+	if i.repeats.enough(a, vm, p) {
+		return false
+	}
+	i.journal.alert(a, vm, p, 0)
+	return true
+}
+
+// tellRepeats tells each second how many alerts were not told.
+func (i *ids) tellRepeats(ctx context.Context) {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+		case <-tick.C:
+		}
+		for _, r := range i.repeats.next() {
+			i.journal.alert(r.alert, r.vm, r.process, r.more())
+		}
+		if ctx.Err() != nil {
+			return
+		}
+	}
+}
+
+// stands says whether a verdict at least as strict stands on a process already.
+func (i *ids) stands(p *verdict.Process, v verdict.Verdict) bool {
+	_, standing, known := i.effects.owners.standingOf(p.Instance)
+	return known && standing.Verdict >= v
 }
 
 // sender finds the VM that sent the packet of an alert: the one that has both its
@@ -193,6 +268,9 @@ func (i *ids) culprit(s *state, n *node, a snort.Alert) (*verdict.Process, loade
 	if !n.hasMemory() {
 		return nil, key, errors.New("the VM's memory is not declared")
 	}
+	if !i.repeats.mayTrace(n.name) {
+		return nil, key, errors.New("too many alerts of the VM in this second")
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), s.cfg.Decision.Deadline)
 	defer cancel()
 	owner := s.guests[n.name].owner(ctx, a.Proto, a.Src, a.Dst)
@@ -209,7 +287,7 @@ func (i *ids) endFlow(s *state, key loader.FlowKey, a snort.Alert) {
 		return
 	}
 	flow, ok, err := i.dp.Flow(key)
-	if err == nil && ok {
+	if err == nil && ok && flow.Verdict != uint32(verdict.Drop) {
 		flow.Verdict, flow.Cause = uint32(verdict.Drop), uint32(verdict.CauseAlert)
 		flow.Expires = loader.Now() + uint64(10*time.Minute)
 		err = i.dp.PutFlow(key, flow)

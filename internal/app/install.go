@@ -120,7 +120,7 @@ func (a *App) staff(next, old *state) {
 			if err := a.ids.run(ctx, next.cfg); err != nil && ctx.Err() == nil {
 				a.log.Error("the IDS cannot run: what is to be checked follows failure.ids", "failure.ids", next.cfg.Failure.IDS, "error", err)
 			}
-			a.ids.set(false)
+			a.ids.set(0, false) // no process is left
 		})
 	}
 }
@@ -131,7 +131,7 @@ func bridgeOf(group uint32) string { return fmt.Sprintf("vmg-br%d", group) }
 // attach makes the bridges and attaches the programs to the vNICs that are
 // there; those that are not are attached when they appear.
 func (a *App) attach(s *state) error {
-	if err := a.dp.SetSettings(settingsFor(s.cfg, a.ids.current())); err != nil {
+	if err := a.ids.tell(s.cfg); err != nil {
 		return err
 	}
 	for _, group := range s.inv.groups() {

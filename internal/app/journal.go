@@ -1,6 +1,7 @@
 package app
 
 import (
+	"fmt"
 	"net/netip"
 	"strings"
 	"time"
@@ -59,8 +60,9 @@ func (j *journal) effect(effect verdict.Effect) {
 	j.write(e)
 }
 
-// alert records an alert of the IDS, and the process that it was traced to.
-func (j *journal) alert(a snort.Alert, vm string, p *verdict.Process) {
+// alert records an alert of the IDS, and the process that it was traced to; or that
+// there were more of them in the last second than were told.
+func (j *journal) alert(a snort.Alert, vm string, p *verdict.Process, more int) {
 	e := event.Event{
 		Timestamp: a.Time, Type: "alert", SrcVM: vm, SrcProcess: p,
 		Proto: event.ProtoName(a.Proto),
@@ -68,6 +70,9 @@ func (j *journal) alert(a snort.Alert, vm string, p *verdict.Process) {
 			Action: string(a.Action), GID: a.GID, SID: a.SID, Rev: a.Rev,
 			Signature: a.Message, Category: a.Class, Severity: a.Priority,
 		},
+	}
+	if more > 0 {
+		e.Message = fmt.Sprintf("and %d more like it within a second", more)
 	}
 	e.SrcIP, e.SrcPort, e.DestIP, e.DestPort = ends(a.Src, a.Dst)
 	e.FlowID = event.FlowID(a.Proto, a.Src, a.Dst, uint32(a.VLAN)<<16)

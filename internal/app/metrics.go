@@ -16,7 +16,7 @@ func (a *App) openMetrics(cfg *config.Config, undo *cleanups) (err error) {
 		Packets: a.packetCounts,
 		Punt:    func() punt.Stats { return a.queues.Stats() },
 		Maps:    a.mapUse,
-		IDSUp:   func() bool { return a.ids.current() == loader.IDSUp },
+		IDSUp:   a.ids.isUp,
 		EventsLost: func() uint64 {
 			if a.journal.log == nil {
 				return 0

@@ -59,7 +59,7 @@ func newGateway(t *testing.T) *gateway {
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	g := &gateway{
 		t: t, dir: dir, config: filepath.Join(dir, "gateway.yaml"),
-		pins:   fmt.Sprintf("/sys/fs/bpf/vg%d-%s", os.Getpid(), strings.ToLower(rand.Text()[:6])),
+		pins:   fmt.Sprintf("%s%d-%s", pinPrefix, os.Getpid(), strings.ToLower(rand.Text()[:6])),
 		client: api.NewClient(filepath.Join(dir, "run", "gatewayd.sock")),
 	}
 	g.Topology, err = lab.NewTopology(t.Context(), lab.Namespaces, nil)

@@ -2,6 +2,7 @@ package e2e_test
 
 import (
 	"bytes"
+	"strings"
 	"testing"
 
 	"github.com/vmgate/vmgate/internal/api"
@@ -65,7 +66,10 @@ func TestMeasures(t *testing.T) {
 	}
 	bystander.moves(t)
 
-	g.measure(t, "inspect", "app2") // less strict: what stands stays
+	// Less strict: refused, and what stands stays.
+	if out, exit := g.run("inspect", "app2", "--socket", g.socket()); exit != 5 || !strings.Contains(out, "release it first") {
+		t.Errorf("inspect on an isolated VM ended with %d: %s", exit, out)
+	}
 	if vm := g.vm("app2"); vm.Verdict != "drop" {
 		t.Errorf("inspect makes an isolated VM %s", vm.Verdict)
 	}

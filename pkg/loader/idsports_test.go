@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/safchain/ethtool"
@@ -40,6 +41,10 @@ func TestEnsureIDSPorts_BothEndsAreFitForAnEngine(t *testing.T) {
 	defer ns.Close()
 	check := func(name, xdp string) error {
 		dev, err := netlink.LinkByName(name)
+		// The kernel looks at a fresh device's state a moment later.
+		for deadline := time.Now().Add(5 * time.Second); err == nil && dev.Attrs().OperState == netlink.OperUnknown && time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+			dev, err = netlink.LinkByName(name)
+		}
 		if err != nil {
 			return err
 		}

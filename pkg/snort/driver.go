@@ -15,6 +15,11 @@ import (
 	"text/template"
 )
 
+// alertsPerSecond is how many lines an engine may write in a second about one rule
+// and one source address; the rest of the packets is dropped all the same. One line
+// convicts, but of several processes of one VM each needs its own.
+const alertsPerSecond = 20
+
 // driver is what differs between the engines.
 type driver interface {
 	// version gives the arguments that make the program tell its version, what
@@ -35,6 +40,8 @@ type driver interface {
 	// start and holds over restarts.
 	listen(dir string, to *splitter) (source, error)
 	parse(line []byte) (a Alert, isAlert bool, err error)
+	// marks are what stands before rule, source and action in a line.
+	marks() [3]string
 	// reload has the running engine read its rules again.
 	reload(ctx context.Context, dir string, p *process) error
 	// files are the names, relative to dir, of all that it and the engine make

@@ -27,6 +27,7 @@ type State struct {
 	Lines     uint64 `json:"lines"`     // read from the engine
 	Malformed uint64 `json:"malformed"` // of them, too long or not understood
 	Lost      uint64 `json:"lost"`      // alerts, because onAlert was slower than they came
+	Repeated  uint64 `json:"repeated"`  // lines of which the second had enough: not read
 }
 
 // Engine is one inline engine between two devices. Its methods may be called
@@ -37,7 +38,9 @@ type Engine struct {
 	binary  string
 	version string
 
-	lines, malformed, lost atomic.Uint64
+	lines, malformed, lost, repeated atomic.Uint64
+
+	limit limiter // of the goroutine that reads
 
 	mu        sync.Mutex
 	isRunning bool // Run runs
@@ -108,13 +111,17 @@ func (e *Engine) State() State {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	s := e.state
-	s.Lines, s.Malformed, s.Lost = e.lines.Load(), e.malformed.Load(), e.lost.Load()
+	s.Lines, s.Malformed, s.Lost, s.Repeated = e.lines.Load(), e.malformed.Load(), e.lost.Load(), e.repeated.Load()
 	return s
 }
 
 // accept takes one line of the engine. It never waits.
 func (e *Engine) accept(line []byte, queue chan<- Alert) {
 	e.lines.Add(1)
+	if e.limit.enough(line, e.drv.marks(), time.Now()) {
+		e.repeated.Add(1)
+		return
+	}
 	a, isAlert, err := e.drv.parse(line)
 	if err != nil {
 		e.malformed.Add(1)

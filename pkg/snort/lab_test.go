@@ -122,18 +122,30 @@ func (p *port) send(frame []byte) {
 func (p *port) arrives(frame []byte, limit time.Duration) bool {
 	p.t.Helper()
 	for deadline := time.Now().Add(limit); ; {
+		got, ok := p.next(time.Until(deadline))
+		if !ok {
+			return false
+		}
+		if bytes.Equal(got, frame) {
+			return true
+		}
+	}
+}
+
+// next gives the next frame that comes out before the limit.
+func (p *port) next(limit time.Duration) (frame []byte, ok bool) {
+	p.t.Helper()
+	for deadline := time.Now().Add(limit); ; {
 		left := time.Until(deadline)
 		if left <= 0 {
-			return false
+			return nil, false
 		}
 		n, err := unix.Poll([]unix.PollFd{{Fd: int32(p.fd), Events: unix.POLLIN}}, int(left.Milliseconds())+1)
 		if errors.Is(err, unix.EINTR) || n == 0 {
 			continue
 		}
 		must(p.t, err)
-		if bytes.Equal(p.receive(), frame) {
-			return true
-		}
+		return p.receive(), true
 	}
 }
 

@@ -26,6 +26,7 @@ type process struct {
 	cmd    *exec.Cmd
 	exited chan struct{} // closed when it is gone and all its output was read
 	err    error         // how it ended; valid once exited is closed
+	why    string        // set by Engine.Kill; under its lock
 }
 
 // start runs the program in the network namespace, confined. Everything that it

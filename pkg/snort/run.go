@@ -2,12 +2,15 @@ package snort
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	// Its randomised growth is what a restart loop needs; nothing to write anew.
 	"github.com/cenkalti/backoff/v5"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -125,8 +128,42 @@ func (e *Engine) instance(ctx context.Context, onState func(State)) (up time.Dur
 	}
 	e.mu.Lock()
 	e.proc = nil
+	if p.why != "" {
+		err = errors.New(p.why)
+	}
 	e.mu.Unlock()
 	return time.Since(began), err
+}
+
+// Kill ends the running process pid at once and says why in the state: it is for
+// an engine that is there and does not work, which would not heed a polite word.
+// Run starts another. A pid that is not (any more) the engine's is left alone.
+func (e *Engine) Kill(pid int, why string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.proc == nil || e.proc.pid() != pid {
+		return
+	}
+	e.proc.why = why
+	e.proc.signal(unix.SIGKILL)
+}
+
+// CPUTime is what the running process pid has used of the processors so far. It
+// tells one that has too much to do from one that does nothing.
+func (e *Engine) CPUTime(pid int) (time.Duration, error) {
+	fields, err := statFields(pid)
+	if err != nil {
+		return 0, fmt.Errorf("cannot read the processor time of the IDS engine: %w", err)
+	}
+	var sum time.Duration
+	for _, ticks := range fields[11:13] { // utime and stime
+		n, err := strconv.ParseInt(ticks, 10, 64)
+		if err != nil {
+			return 0, fmt.Errorf("cannot read the processor time of the IDS engine: %w", err)
+		}
+		sum += time.Duration(n) * clockTick
+	}
+	return sum, nil
 }
 
 // launch starts an engine and returns it when it inspects.

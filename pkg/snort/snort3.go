@@ -30,6 +30,7 @@ func (snort3) configure(c Config, snap int, dir string, check bool) error {
 		"Rules":   c.Rules,
 		"Check":   check,
 		"Snap":    snap,
+		"Limit":   alertsPerSecond,
 	})
 }
 
@@ -66,6 +67,10 @@ func (snort3) listen(dir string, to *splitter) (source, error) {
 }
 
 func (snort3) parse(line []byte) (Alert, bool, error) { return parseAlertJSON(line) }
+
+func (snort3) marks() [3]string {
+	return [3]string{`"sid" : `, `"src_addr" : "`, `"action" : "`}
+}
 
 // reload sends SIGHUP. Snort does not answer; that bad rules keep the old ones
 // in force is its own doing, and Reload has checked them just before.

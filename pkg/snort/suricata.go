@@ -3,6 +3,7 @@ package snort
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -13,6 +14,7 @@ import (
 
 const (
 	suricataConfig  = "suricata.yaml"
+	suricataLimits  = "threshold.config"
 	eveSocket       = "eve.sock"
 	suricataCommand = "command.sock"
 )
@@ -31,10 +33,15 @@ func (suricata) configure(c Config, snap int, dir string, check bool) error {
 		Device, Peer string
 		Cluster      int
 	}
+	limits := filepath.Join(dir, suricataLimits)
+	if err := os.WriteFile(limits, []byte(suricataLimit()), 0o600); err != nil {
+		return fmt.Errorf("cannot write configuration: %w", err)
+	}
 	return render("suricata.yaml.tmpl", filepath.Join(dir, suricataConfig), map[string]any{
 		"HomeNet":       c.homeNet(),
 		"Rules":         c.Rules,
 		"Dir":           dir,
+		"Thresholds":    limits,
 		"Check":         check,
 		"EveSocket":     filepath.Join(dir, eveSocket),
 		"CommandSocket": filepath.Join(dir, suricataCommand),
@@ -42,6 +49,13 @@ func (suricata) configure(c Config, snap int, dir string, check bool) error {
 		"Snap":          snap,
 		"Ports":         []port{{c.In, c.Out, 98}, {c.Out, c.In, 99}},
 	})
+}
+
+// suricataLimit is the event filter for all rules: it holds back lines, not
+// actions. Rules with a threshold or detection_filter of their own are left alone
+// by it.
+func suricataLimit() string {
+	return fmt.Sprintf("threshold gen_id 0, sig_id 0, type limit, track by_src, count %d, seconds 1\n", alertsPerSecond)
 }
 
 // suricataReads are the directories that the engine may read: it cannot open a
@@ -78,6 +92,9 @@ func (suricata) message(line []byte) message {
 		level = slog.LevelError
 	case "Warning":
 		level = slog.LevelWarn
+		if strings.Contains(r.Engine.Message, "has an event var set") {
+			level = slog.LevelInfo // our event filter leaves that rule alone, as it should
+		}
 	}
 	return message{level, clean(r.Engine.Message, maxMessage)}
 }
@@ -92,12 +109,16 @@ func (suricata) listen(dir string, to *splitter) (source, error) {
 
 func (suricata) parse(line []byte) (Alert, bool, error) { return parseEve(line) }
 
+func (suricata) marks() [3]string {
+	return [3]string{`"signature_id":`, `"src_ip":"`, `"action":"`}
+}
+
 func (suricata) reload(ctx context.Context, dir string, _ *process) error {
 	return reloadSuricata(ctx, filepath.Join(dir, suricataCommand))
 }
 
 func (suricata) files() []string {
-	return []string{suricataConfig, eveSocket, suricataCommand, "suricata.log"}
+	return []string{suricataConfig, suricataLimits, eveSocket, suricataCommand, "suricata.log"}
 }
 
 func (suricata) leftovers() []string { return []string{suricataCommand} }

@@ -16,6 +16,7 @@ var wantedSymbols = map[string]bool{
 	"udp_table": false, "init_net": false, "raw_v4_hashinfo": false, "raw_v6_hashinfo": false,
 	"ping_table": false, "subflow_ulp_ops": false, "tasklist_lock": false,
 	"task_struct_cachep": false, "page_offset_base": false, "vmemmap_base": false,
+	"modules": false, "mod_tree": false, "module_kset": false, "_etext": false, "sys_call_table": false,
 }
 
 // Where the regions of the kernel's address space begin if it does not say
@@ -88,6 +89,12 @@ func symbolNames() map[string]bool {
 	names := make(map[string]bool, len(wantedSymbols))
 	for name := range wantedSymbols {
 		names[name] = true
+	}
+	for _, name := range listingFunctions {
+		names[name] = true
+	}
+	for _, p := range listingPointers {
+		names[p.table] = true
 	}
 	return names
 }
@@ -192,6 +199,11 @@ func (k *linuxKernel) readLayout() error {
 	k.taskSpan = spanOf(k.TaskUsage, k.TaskFlags, k.TaskClass, k.TaskTasks, k.TaskMM, k.TaskExit, k.TaskPID,
 		k.TaskTGID, k.TaskParent, k.TaskChildren, k.TaskSibling, k.TaskLeader, k.TaskThreadPID, k.TaskThreadNode,
 		k.TaskStart, k.TaskCred, k.TaskComm, k.TaskFiles, k.TaskSignal)
+	for _, f := range []field{k.TaskCgroups, k.TaskNSProxy} {
+		if f.size != 0 {
+			k.taskSpan = span{min(k.taskSpan.lo, f.off), max(k.taskSpan.hi, f.off+f.size)}
+		}
+	}
 	k.sockSpan = spanOf(k.SockPort, k.SockPeerPort, k.SockPeer4, k.SockLocal4, k.SockPeer6, k.SockLocal6, k.SockFamily,
 		k.SockState, k.SockV6Only, k.SockNet, k.SockProtocol, k.SockSocket)
 	return nil

@@ -84,6 +84,14 @@ func (r record) uint(f field) uint64 {
 	return binary.LittleEndian.Uint64(wide[:])
 }
 
+// optional is uint for a member that not every kernel has; 0 then.
+func (r record) optional(f field) uint64 {
+	if f.size == 0 {
+		return 0
+	}
+	return r.uint(f)
+}
+
 // member reads one pointer-sized member.
 func (k *linuxKernel) member(addr uint64, f field) (uint64, error) {
 	return k.u64(addr + uint64(f.off))

@@ -31,6 +31,15 @@ type linuxLayout struct {
 	TaskFiles      field `btf:"task_struct.files"`
 	TaskSignal     field `btf:"task_struct.signal"`
 
+	TaskCgroups    field `btf:"task_struct.cgroups?"`
+	TaskNSProxy    field `btf:"task_struct.nsproxy?"`
+
+	CSSCgroup     field `btf:"css_set.dfl_cgrp?"`
+	CgroupKN      field `btf:"cgroup.kn?"`
+	KNName        field `btf:"kernfs_node.name?"`
+	KNParent      field `btf:"kernfs_node.parent|kernfs_node.__parent?"`
+	NSProxyNet    field `btf:"nsproxy.net_ns?"`
+	NetInum       field `btf:"net.ns.inum?"`
 	SignalThreads field `btf:"signal_struct.thread_head"`
 	CredUID       field `btf:"cred.uid"`
 	PIDTasks      field `btf:"pid.tasks"`
@@ -106,15 +115,37 @@ type linuxLayout struct {
 	Bucket2Node   field `btf:"inet_bind2_bucket.bhash_node?"`
 	Bucket2Owners field `btf:"inet_bind2_bucket.owners?"`
 
-	UDPHash      field `btf:"udp_table.hash"`
-	UDPMask      field `btf:"udp_table.mask"`
-	UDPSlotHead  field `btf:"udp_hslot.head"`
-	UDPSlotSize  field `btf:"sizeof udp_hslot"`
-	RawHash      field `btf:"raw_hashinfo.ht?"`
-	PingHash     field `btf:"ping_table.hash?"`
-	NetList      field `btf:"net.list"`
-	NetHashMix   field `btf:"net.hash_mix"`
-	NetUDPTable  field `btf:"net.ipv4.udp_table?"`
+	UDPHash     field `btf:"udp_table.hash"`
+	UDPMask     field `btf:"udp_table.mask"`
+	UDPSlotHead field `btf:"udp_hslot.head"`
+	UDPSlotSize field `btf:"sizeof udp_hslot"`
+	RawHash     field `btf:"raw_hashinfo.ht?"`
+	PingHash    field `btf:"ping_table.hash?"`
+	NetList     field `btf:"net.list"`
+	NetHashMix  field `btf:"net.hash_mix"`
+	NetUDPTable field `btf:"net.ipv4.udp_table?"`
+
+	ModState    field `btf:"module.state?"`
+	ModList     field `btf:"module.list?"`
+	ModName     field `btf:"module.name?"`
+	ModBase     field `btf:"module.core_layout.base?"`
+	ModSize     field `btf:"module.core_layout.size?"`
+	ModMem      field `btf:"module.mem?"`
+	MemBase     field `btf:"module_memory.base?"`
+	MemSize     field `btf:"module_memory.size?"`
+	ModMK       field `btf:"module.mkobj?"`
+	ModKObj     field `btf:"module_kobject.kobj?"`
+	ModKObjMod  field `btf:"module_kobject.mod?"`
+	ModTreeRoot field `btf:"mod_tree_root.root?"`
+	LatchTree   field `btf:"latch_tree_root.tree?"`
+	ModNodeMod  field `btf:"mod_tree_node.mod?"`
+	ModNodeNode field `btf:"mod_tree_node.node?"`
+	KSetList    field `btf:"kset.list?"`
+	KObjEntry   field `btf:"kobject.entry?"`
+	SeqShow     field `btf:"seq_operations.show?"`
+	SeqNext     field `btf:"seq_operations.next?"`
+	FileIterate field `btf:"file_operations.iterate_shared?"`
+
 	QueuedLock   field `btf:"qrwlock.wlocked?"`
 	TrampolineAt field `btf:"real_mode_header.trampoline_pgd"`
 }

@@ -58,12 +58,13 @@ func (k *linuxKernel) sample(ctx context.Context) (map[id]*sighting, error) {
 type census struct {
 	last    map[id]*sighting
 	missed  map[id]int // in how many samples ps would not have shown it
+	looks   map[id]int // in how many samples it was there
 	samples int
 }
 
 // census samples until every process is in all views, or n times.
 func (k *linuxKernel) census(ctx context.Context, n int) (census, error) {
-	c := census{missed: make(map[id]int)}
+	c := census{missed: make(map[id]int), looks: make(map[id]int)}
 	for c.samples < n {
 		if c.samples > 0 {
 			if err := pause(ctx, sampleGap); err != nil {
@@ -78,6 +79,7 @@ func (k *linuxKernel) census(ctx context.Context, n int) (census, error) {
 			if before := c.last[key]; before != nil {
 				s.views = union(before.views, s.views)
 			}
+			c.looks[key]++
 			if !k.shown(s) {
 				c.missed[key]++
 			}
@@ -230,12 +232,17 @@ func (k *linuxKernel) hidden(ctx context.Context, t task, n int) (views []string
 }
 
 func hiddenWhy(views []string, samples int) string {
+	return fmt.Sprintf("its own ps does not show it: seen in %s, missing from %s, in %d samples that agree",
+		strings.Join(views, ", "), strings.Join(missingViews(views), ", "), samples)
+}
+
+// missingViews are those that are not among views.
+func missingViews(views []string) []string {
 	var missing []string
 	for _, v := range []string{viewTasks, viewPIDs, viewTree, viewSlab} {
 		if !slices.Contains(views, v) {
 			missing = append(missing, v)
 		}
 	}
-	return fmt.Sprintf("its own ps does not show it: seen in %s, missing from %s, in %d samples that agree",
-		strings.Join(views, ", "), strings.Join(missing, ", "), samples)
+	return missing
 }

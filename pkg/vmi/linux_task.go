@@ -28,6 +28,7 @@ type task struct {
 	comm      string
 	// Kernel addresses.
 	class, next, mm, parent, leader, threadPID, cred, files, signal uint64
+	cgroups, nsproxy                                                uint64
 }
 
 func (k *linuxKernel) task(addr uint64) (task, error) {
@@ -49,6 +50,7 @@ func (k *linuxKernel) taskFrom(r record) task {
 		class: r.uint(k.TaskClass), next: r.uint(k.TaskTasks), mm: r.uint(k.TaskMM), parent: r.uint(k.TaskParent),
 		leader: r.uint(k.TaskLeader), threadPID: r.uint(k.TaskThreadPID), cred: r.uint(k.TaskCred),
 		files: r.uint(k.TaskFiles), signal: r.uint(k.TaskSignal),
+		cgroups: r.optional(k.TaskCgroups), nsproxy: r.optional(k.TaskNSProxy),
 	}
 }
 

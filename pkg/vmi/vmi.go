@@ -57,6 +57,9 @@ type Guest interface {
 	Sockets(ctx context.Context) ([]Socket, error)
 	// Alive says whether the instance still runs.
 	Alive(ctx context.Context, pid uint32, start uint64) (bool, error)
+	// Findings compares all views of the guest and says what does not fit
+	// together, strongest first. What could not be looked at is among them.
+	Findings(ctx context.Context) ([]Finding, error)
 }
 
 // Query names a socket by its local end; the remote end narrows it down where
@@ -90,10 +93,22 @@ type Process struct {
 	Args      []string `json:"args,omitempty"`
 	UID       uint32   `json:"uid"`
 	Kernel    bool     `json:"kernel"`             // a kernel thread
+	ArgsCut   bool     `json:"args_cut,omitempty"` // there are more than were read
 	BuildID   string   `json:"build_id,omitempty"` // GNU build id in hex, or Go build id; empty where not resident
+	Cgroup    string   `json:"cgroup,omitempty"`   // path in the unified hierarchy, from the outside
+	Container string   `json:"container,omitempty"` // the innermost container's id, as its cgroup is named
+	NetNS     uint32   `json:"net_ns,omitempty"`   // number of the network namespace, as in /proc/PID/ns/net
+	Parents   []Ancestor `json:"parents,omitempty"` // the parent first
 	Views     []string `json:"views"`              // of tasks, pids, tree, slab: those that show it
 	Hidden    bool     `json:"hidden"`
 	HiddenWhy string   `json:"hidden_why,omitempty"` // which views miss it, over how many samples
+}
+
+// Ancestor is a process that another comes from.
+type Ancestor struct {
+	PID   uint32 `json:"pid"`
+	Start uint64 `json:"start_ns"` // as Process.Start
+	Name  string `json:"name"`
 }
 
 // Socket is one socket of the guest and its owners' pids.

@@ -1,0 +1,173 @@
+package app
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/vmgate/vmgate/internal/config"
+	"github.com/vmgate/vmgate/pkg/snort"
+)
+
+/*
+When an engine counts as hung. Canaries go through it in both directions, one every
+canaryEvery; as soon as one is missed, one every suspectEvery.
+
+A busy engine drops canaries as it drops packets, so a missed canary alone says
+little. Any frame that comes out of the engine is a sign of life of that direction,
+since a hung engine lets nothing out. Without any sign the engine is hung
+
+  - after hungAfter, four canaries' time, if it used the processor for less than a
+    quarter of it: stopped or deadlocked. TCP has by then sent its packet again once
+    or twice, and no pause of an engine that works was seen to be that long;
+  - after stuckAfter if it was busy. Under a flood of which everything is dropped
+    no frame comes out and a canary finds room in the ring by luck: at ten times
+    what the engine can do, the chance that none of 400 does is 10^-18. So it is an
+    engine in an endless loop.
+
+Silence is counted in the intervals that were to be waited, and what has come in is
+looked at before it counts: a daemon that was itself stopped or starved blames
+nobody.
+*/
+const (
+	canaryEvery  = 250 * time.Millisecond
+	suspectEvery = 25 * time.Millisecond
+	hungAfter    = 4 * canaryEvery
+	stuckAfter   = 10 * time.Second // also how long the first canary of a new engine may take
+	busyShare    = 4                // busy: a quarter of one processor
+)
+
+// watch judges one process of the engine by the signs of life that it gives.
+type watch struct {
+	pid    int
+	proven [directions]bool          // it has let something through
+	silent [directions]time.Duration // since the last sign
+	before time.Duration             // the processor time that it had used before the silence
+}
+
+// tick takes what was seen in an interval, and cpu, the processor time that the
+// engine has used so far. A reason that is not empty says that it is hung.
+func (w *watch) tick(waited time.Duration, life [directions]bool, cpu time.Duration) (hung string) {
+	if !w.suspect() {
+		w.before = cpu
+	}
+	for d := range life {
+		if life[d] {
+			w.proven[d], w.silent[d] = true, 0
+			continue
+		}
+		w.silent[d] += waited
+		limit := hungAfter
+		if !w.up() || (cpu-w.before)*busyShare >= w.silent[d] {
+			limit = stuckAfter
+		}
+		if w.silent[d] >= limit {
+			hung = fmt.Sprintf("the engine hangs: nothing came through from %s for %v", directionNames[d], w.silent[d])
+		}
+	}
+	if hung != "" && w.silent[inToOut] == w.silent[outToIn] {
+		hung = fmt.Sprintf("the engine hangs: nothing came through in either direction for %v", w.silent[inToOut])
+	}
+	return hung
+}
+
+// up says whether the engine has worked in both directions.
+func (w *watch) up() bool { return w.proven[inToOut] && w.proven[outToIn] }
+
+// suspect says whether something was missed.
+func (w *watch) suspect() bool { return w.silent != [directions]time.Duration{} }
+
+// every is how long to wait for the next sign.
+func (w *watch) every() time.Duration {
+	if w.up() && !w.suspect() {
+		return canaryEvery
+	}
+	return suspectEvery
+}
+
+// watchEngine keeps canaries going through the engine until ctx is done. The kernel
+// sends it traffic only once it is proven; one that hangs is killed.
+func (i *ids) watchEngine(ctx context.Context, cfg *config.Config, engine *snort.Engine) {
+	ports := idsPorts(cfg)
+	isVM := func(mac net.HardwareAddr) bool { return i.now().inv.byHardware(mac) != nil }
+	birds := newCanary(ports.In, ports.Out, isVM, i.log)
+	defer birds.close()
+	var w watch
+	var frames [directions]uint64
+	for {
+		waited := w.every()
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(waited):
+		}
+		back := birds.returned()
+		s := engine.State()
+		if s.Phase != snort.PhaseUp {
+			w = watch{}
+			continue
+		}
+		if s.PID != w.pid {
+			w, frames = watch{pid: s.PID}, i.framesOut()
+			birds.send()
+			continue
+		}
+		var cpu time.Duration
+		if back != [directions]bool{true, true} {
+			now := i.framesOut()
+			for d := range back {
+				// A first reading has nothing to compare with.
+				back[d] = back[d] || w.suspect() && now[d] != frames[d]
+			}
+			frames = now
+			cpu, _ = engine.CPUTime(s.PID) // gone: its supervision tells
+		}
+		wasUp := w.up()
+		if hung := w.tick(waited, back, cpu); hung != "" {
+			i.hung(engine, s.PID, hung)
+			w = watch{}
+			continue
+		}
+		if w.up() && !wasUp {
+			i.prove(s.PID)
+		}
+		birds.send()
+	}
+}
+
+// framesOut counts, by direction, all frames but canaries that came out of the
+// engine so far.
+func (i *ids) framesOut() (frames [directions]uint64) {
+	counters, err := i.dp.Counters()
+	if err != nil {
+		i.log.Error("cannot read what came out of the IDS", "error", err)
+	}
+	far := map[uint32]int{idsOutPort: inToOut, idsInPort: outToIn}
+	for _, c := range counters {
+		if d, ok := far[c.PortID]; ok && c.Reason.String() != "canary" {
+			frames[d] += c.Packets
+		}
+	}
+	return frames
+}
+
+// prove lets traffic to the process pid of the engine: canaries came through.
+func (i *ids) prove(pid int) {
+	if !i.set(pid, true) {
+		return
+	}
+	i.log.Info("ids", "state", "up", "pid", pid)
+	i.journal.note("ids", "engine up: canaries come through in both directions")
+}
+
+// hung takes the traffic from the process pid of the engine, and kills it; its
+// supervision starts another.
+func (i *ids) hung(engine *snort.Engine, pid int, why string) {
+	if !i.set(pid, false) {
+		return
+	}
+	i.log.Error("ids", "state", "hung", "pid", pid, "detail", why)
+	i.journal.note("ids", why)
+	engine.Kill(pid, why)
+}

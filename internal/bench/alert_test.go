@@ -1,0 +1,226 @@
+package bench_test
+
+import (
+	"bytes"
+	"fmt"
+	"net/netip"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/vmgate/vmgate/pkg/loader"
+)
+
+const (
+	alertRuns    = 3
+	alertSamples = 200 // in a run
+	probeGap     = 50 * time.Microsecond
+	protoUDP     = 17
+)
+
+// BenchmarkAlertToDrop measures the time from the entry of an offending packet into
+// ids-in to the first packet of its process that XDP drops.
+//
+// Each sample has a process with two flows: one through the engine, in which the
+// offending packet goes, and one that XDP forwards, in which packets go all the
+// time; the first of these that does not arrive is the first that is dropped. All
+// times are of CLOCK_REALTIME: the kernel's time stamp of the offending packet where
+// it enters the engine's end of ids-in, and the time just before the dropped packet
+// was sent. The engine, the daemon and the data plane are the real ones; the
+// processes are not: their numbers are written to the owners map before the daemon
+// starts, which adopts them, and into the flows, as introspection would have it.
+func BenchmarkAlertToDrop(b *testing.B) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	must(b, unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0)) // ns
+	defer func() { _ = unix.Prctl(unix.PR_SET_TIMERSLACK, 0, 0, 0, 0) }()
+
+	// Each sample has a rule of its own: the engine's event filter would hold back
+	// the alerts of a rule that fires too often.
+	var rules strings.Builder
+	for i := range alertRuns * alertSamples {
+		fmt.Fprintf(&rules, `drop udp any any -> any 443 (msg:"bench"; content:"<evil-%d>"; sid:%d; rev:1;)`+"\n", i, 1000+i)
+	}
+	a := &alertBench{gateway: newGateway(b, rules.String())}
+	a.prepare()
+	var medians, nines, all []float64
+	for run := range alertRuns {
+		var took []float64
+		for i := range alertSamples {
+			took = append(took, a.sample(run*alertSamples+i).Seconds()*1000)
+		}
+		slices.Sort(took)
+		medians, nines = append(medians, percentile(took, 50)), append(nines, percentile(took, 99))
+		all = append(all, took...)
+	}
+	slices.Sort(all)
+	p50, p99 := figureOf("ms", medians), figureOf("ms", nines)
+	b.ReportMetric(p50.Median, "p50-ms")
+	b.ReportMetric(p99.Median, "p99-ms")
+	b.ReportMetric(all[len(all)-1], "worst-ms")
+	b.ReportMetric(0, "ns/op")
+	var kernel unix.Utsname
+	must(b, unix.Uname(&kernel))
+	record(b, "alert_to_drop", map[string]figure{"alert_to_drop_p50_ms": p50, "alert_to_drop_p99_ms": p99}, map[string]any{
+		"samples_per_run": alertSamples, "worst_ms": all[len(all)-1], "load": "idle, one flow of UDP probes", "engine": "suricata",
+		"rules": alertRuns * alertSamples, "owners": "written to the maps, no introspection", "resolution_us": probeGap.Microseconds(),
+		"kernel": unix.ByteSliceToString(kernel.Release[:]), "cpus": runtime.NumCPU(),
+	})
+}
+
+// percentile is the smallest value that p of a hundred do not exceed.
+func percentile(sorted []float64, p int) float64 {
+	return sorted[max(0, (len(sorted)*p+99)/100-1)]
+}
+
+type alertBench struct {
+	*gateway
+	sender, receiver, engine *tap
+	group                    uint8
+}
+
+// prepare makes the processes known and opens the sockets.
+func (a *alertBench) prepare() {
+	vm := a.vm("app1")
+	a.stop()
+	for i := range alertRuns * alertSamples {
+		id := uint32(1 + i)
+		must(a.b, a.dp.SetOwner(id, loader.Owner{Verdict: 1, VM: vm, PID: 10000 + id, StartTime: uint64(id), Comm: "bench"}))
+		// A port that it holds keeps the daemon from giving the number to another.
+		must(a.b, a.dp.PutVerdict(loader.VerdictKey{VM: vm, Proto: protoUDP, Port: direct(i)}, loader.VerdictEntry{Verdict: 1, Owner: id, Observed: loader.Now()}))
+	}
+	a.start()
+	a.absorb(a.Web1, 80)
+	a.absorb(a.Web1, 443)
+	a.sender, a.receiver = tapOn(a.b, a.App1), tapOn(a.b, a.Web1)
+	a.engine = tapIn(a.b, filepath.Base(a.pins)+"-ids", "ids-in-p")
+}
+
+// The source ports of a sample's flows.
+func checked(i int) uint16 { return uint16(20000 + i) }
+func direct(i int) uint16  { return uint16(30000 + i) }
+
+// sample convicts one process.
+func (a *alertBench) sample(i int) time.Duration {
+	a.b.Helper()
+	a.open(checked(i), 443, uint32(1+i))
+	a.open(direct(i), 80, uint32(1+i))
+	before := a.dropped()
+	evil := fmt.Sprintf("<evil-%d>", i)
+	for frame, _ := a.engine.next(a.b); frame != nil; {
+		frame, _ = a.engine.next(a.b)
+	}
+	a.sender.send(a.b, datagram(a.b, a.App1, a.Web1, checked(i), 443, evil))
+
+	const enough = 20 // in a row that did not arrive
+	var sent []time.Time
+	last := -1 // that arrived
+	for len(sent)-1-last < enough {
+		if len(sent) > 200_000 {
+			a.b.Fatalf("sample %d: the process is not cut off", i)
+		}
+		frame := datagram(a.b, a.App1, a.Web1, direct(i), 80, fmt.Sprintf("<probe-%d-%d>", i, len(sent)))
+		sent = append(sent, time.Now())
+		a.sender.send(a.b, frame)
+		last = max(last, a.arrived(i))
+		gap := unix.NsecToTimespec(probeGap.Nanoseconds())
+		_ = unix.Nanosleep(&gap, nil) // cut short, it is a little less
+	}
+	if last+1 >= len(sent) || a.dropped() < before+enough/2 {
+		a.b.Fatalf("sample %d: packets are lost and not dropped: %d counted", i, a.dropped()-before)
+	}
+	entered := a.entered(evil)
+	took := sent[last+1].Sub(entered)
+	if entered.IsZero() || took < 0 {
+		a.b.Fatalf("sample %d: entered at %v, first drop %v later", i, entered, took)
+	}
+	return took
+}
+
+// arrived returns the highest number of the probes that have come, -1 for none.
+func (a *alertBench) arrived(i int) int {
+	highest, prefix := -1, []byte(fmt.Sprintf("<probe-%d-", i))
+	for {
+		frame, _ := a.receiver.next(a.b)
+		if frame == nil {
+			return highest
+		}
+		if at := bytes.Index(frame, prefix); at >= 0 {
+			var n int
+			if _, err := fmt.Sscanf(string(frame[at+len(prefix):]), "%d>", &n); err == nil {
+				highest = max(highest, n)
+			}
+		}
+	}
+}
+
+// entered is when a packet came to the engine.
+func (a *alertBench) entered(payload string) time.Time {
+	for {
+		frame, at := a.engine.next(a.b)
+		if frame == nil || bytes.Contains(frame, []byte(payload)) {
+			return at
+		}
+	}
+}
+
+// open has a flow decided, and gives it its owner.
+func (a *alertBench) open(source, port uint16, owner uint32) {
+	a.b.Helper()
+	hello := fmt.Sprintf("<hello-%d-%d>", source, port)
+	a.until("a flow is decided", func() bool {
+		a.sender.send(a.b, datagram(a.b, a.App1, a.Web1, source, port, hello))
+		time.Sleep(2 * time.Millisecond)
+		for {
+			frame, _ := a.receiver.next(a.b)
+			if frame == nil || bytes.Contains(frame, []byte(hello)) {
+				return frame != nil
+			}
+		}
+	})
+	a.until("a flow is written", func() bool {
+		src, dst := netip.AddrPortFrom(a.App1.V4.Addr(), source), netip.AddrPortFrom(a.Web1.V4.Addr(), port)
+		if a.group == 0 {
+			flows := a.dp.Flows()
+			for key := range flows.All() {
+				a.group = key.Group()
+			}
+			must(a.b, flows.Err())
+		}
+		key, from := loader.NewFlowKey(protoUDP, src, dst, 0, 0, a.group)
+		flow, ok, err := a.dp.Flow(key)
+		must(a.b, err)
+		if ok {
+			flow.Dir[from].Owner = owner
+			must(a.b, a.dp.PutFlow(key, flow))
+		}
+		return ok
+	})
+}
+
+func (a *alertBench) until(what string, done func() bool) {
+	a.b.Helper()
+	for deadline := time.Now().Add(10 * time.Second); !done(); {
+		if time.Now().After(deadline) {
+			a.b.Fatalf("waited in vain: %s", what)
+		}
+	}
+}
+
+// dropped counts what XDP dropped by a verdict.
+func (a *alertBench) dropped() (packets uint64) {
+	a.b.Helper()
+	counters, err := a.dp.Counters()
+	must(a.b, err)
+	for _, c := range counters {
+		if c.Reason.String() == "drop-verdict" {
+			packets += c.Packets
+		}
+	}
+	return packets
+}

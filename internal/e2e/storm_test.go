@@ -1,0 +1,88 @@
+package e2e_test
+
+import (
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/vmgate/vmgate/internal/event"
+)
+
+// TestIDS_AlertStormDelaysNoDecision: an alert for every packet, as fast as one VM
+// can send, for a rule that the engine's own filter leaves out.
+func TestIDS_AlertStormDelaysNoDecision(t *testing.T) {
+	g := namespaced(t, setup{IDS: `alert udp any any -> any any (msg:"storm"; content:"e2e-storm"; detection_filter: track by_src, count 1, seconds 60; sid:7000002; rev:1;)` + "\n"})
+	absorb(t, g.Web1, 443)
+	other := serve(t, g.Web1, 80)
+	p := newProbe(g.App1, g.Web1, 443)
+	g.passes(t, g.webWire, p)
+	p.payload += "e2e-storm"
+	frame := p.frame(t)
+	fd := packetSocket(t, g.App1.Namespace, g.App1.Interface, 0)
+	defer unix.Close(fd)
+
+	mark, began := g.events.mark(), time.Now()
+	const storm = 300_000
+	var sending sync.WaitGroup
+	var sendErr error // of the sender, once it is done
+	sending.Go(func() {
+		for sent := 0; sent < storm && sendErr == nil; {
+			switch _, err := unix.Write(fd, frame); err {
+			case nil:
+				sent++
+			case unix.ENOBUFS: // the gateway has its hands full
+				time.Sleep(time.Millisecond)
+			default:
+				sendErr = err
+			}
+		}
+	})
+	done := make(chan struct{})
+	go func() { sending.Wait(); close(done) }()
+	var times []time.Duration
+	for ended := false; !ended || len(times) < 10; {
+		from := time.Now()
+		conn, err := dial(g.App2, other.address(false), patience)
+		must(t, err)
+		times = append(times, time.Since(from))
+		conn.Close()
+		select {
+		case <-done:
+			ended = true
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+	must(t, sendErr)
+	took := time.Since(began)
+	slices.Sort(times)
+	t.Logf("%d packets in %v; %d connections beside it: median %v, worst %v", storm, took, len(times), times[len(times)/2], times[len(times)-1])
+	// A SYN that is lost comes again after a second.
+	if worst := times[len(times)-1]; worst > 900*time.Millisecond {
+		t.Errorf("a connection took %v", worst)
+	}
+	alerts := 0
+	for _, e := range g.events.since(mark) {
+		switch e.Type {
+		case "alert":
+			alerts++
+		case "ids":
+			t.Errorf("a busy engine: %s", e.Message)
+		}
+	}
+	if limit := 4 * (int(took/time.Second) + 2); alerts == 0 || alerts > limit {
+		t.Errorf("%d alerts are told, want 1 to %d", alerts, limit)
+	}
+	g.events.wait(t, mark, "what was not told", func(e event.Event) bool {
+		return e.Type == "alert" && e.Alert.SID == 7000002 && e.Message != ""
+	})
+}
+
+// since are the events from the mark on.
+func (f *feed) since(mark int) []event.Event {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.events[mark:])
+}

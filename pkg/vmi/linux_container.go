@@ -1,0 +1,84 @@
+package vmi
+
+import "strings"
+
+// maxCgroupDepth bounds the path of a cgroup.
+const maxCgroupDepth = 64
+
+// cgroupPath is the place of a process in the unified hierarchy of control
+// groups, as /proc/PID/cgroup shows it from the outermost container; "" where
+// the kernel has none.
+func (k *linuxKernel) cgroupPath(cgroups uint64) string {
+	if k.TaskCgroups.size == 0 || k.CSSCgroup.size == 0 || k.CgroupKN.size == 0 || k.KNName.size == 0 || k.KNParent.size == 0 {
+		return ""
+	}
+	// The set that all processes begin with is part of the kernel's image.
+	cgroup, err := k.member(cgroups, k.CSSCgroup)
+	if err != nil {
+		return ""
+	}
+	node, err := k.member(cgroup, k.CgroupKN)
+	if err != nil {
+		return ""
+	}
+	var names []string
+	for depth := 0; ; depth++ {
+		parent, err := k.member(node, k.KNParent)
+		if err != nil || depth == maxCgroupDepth {
+			return ""
+		}
+		if parent == 0 {
+			return "/" + strings.Join(names, "/")
+		}
+		at, err := k.member(node, k.KNName)
+		if err != nil {
+			return ""
+		}
+		name, err := k.cstring(at, maxNameLen)
+		if err != nil {
+			return ""
+		}
+		names = append([]string{printable(name)}, names...)
+		node = parent
+	}
+}
+
+// containerIDLen is the length of the names that container runtimes give, in hex.
+const containerIDLen = 64
+
+// containerID finds the innermost container in the path of a cgroup:
+// "/system.slice/docker-ID.scope", "/kubepods/…/cri-containerd-ID.scope",
+// "/docker/ID" and the like.
+func containerID(cgroup string) string {
+	run, found := 0, ""
+	for i := 0; i <= len(cgroup); i++ {
+		if i < len(cgroup) && isLowerHex(cgroup[i]) {
+			run++
+			continue
+		}
+		if run == containerIDLen {
+			found = cgroup[i-run : i]
+		}
+		run = 0
+	}
+	return found
+}
+
+func isLowerHex(c byte) bool { return c >= '0' && c <= '9' || c >= 'a' && c <= 'f' }
+
+// netNamespace is the number of a process's network namespace, as
+// /proc/PID/ns/net shows it; 0 where it has none any more, as a zombie.
+func (k *linuxKernel) netNamespace(nsproxy uint64) uint32 {
+	if nsproxy == 0 || k.NSProxyNet.size == 0 || k.NetInum.size == 0 {
+		return 0
+	}
+	net, err := k.member(nsproxy, k.NSProxyNet)
+	if err != nil {
+		return 0
+	}
+	inum, err := k.u32(net + uint64(k.NetInum.off))
+	if err != nil {
+		return 0
+	}
+	return inum
+}
