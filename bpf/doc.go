@@ -8,10 +8,10 @@
 // variable "port" set; the maps are shared. types.h describes every value that
 // crosses between the kernel and the daemon, maps.h every map.
 //
-// The programs need Linux 5.17 for bpf_loop, and pass the verifiers of Debian 12
-// (6.1) and 13 (6.12): TestGuest boots such a kernel to
-// see it. Older than 6.1 is untried. Verifiers forget different things; where
-// the C says the same bound twice, that is why.
+// The programs need Linux 5.17 (bpf_loop), and the verifiers of Debian 12 (6.1)
+// and 13 (6.12) take them: TestGuest boots such a kernel to see it. Before 6.1
+// is untried. Where the C says one bound twice, an older verifier has forgotten
+// the first.
 //
 // Loading and attaching is pkg/loader's task; nothing else should import this
 // package.

@@ -69,6 +69,9 @@ func (w *watch) tick(waited time.Duration, life [directions]bool, cpu time.Durat
 	if hung != "" && w.silent[inToOut] == w.silent[outToIn] {
 		hung = fmt.Sprintf("the engine hangs: nothing came through in either direction for %v", w.silent[inToOut])
 	}
+	if hung != "" {
+		hung += fmt.Sprintf(", and it used the processor for %v", cpu-w.before)
+	}
 	return hung
 }
 

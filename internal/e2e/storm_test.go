@@ -1,7 +1,9 @@
 package e2e_test
 
 import (
+	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -85,4 +87,55 @@ func (f *feed) since(mark int) []event.Event {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return slices.Clone(f.events[mark:])
+}
+
+// TestCanary_AnOverloadedEngineIsNotHung: it drops all that it takes, and cannot take
+// all. Nothing comes out of it but canaries, and few of those.
+func TestCanary_AnOverloadedEngineIsNotHung(t *testing.T) {
+	const flood = 5 * time.Second
+	rules := `drop udp any any -> any any (msg:"flood"; content:"e2e-flood"; noalert; sid:7000003; rev:1;)` + "\n"
+	for i := range 50 { // to make it slow
+		rules += fmt.Sprintf(`drop udp any any -> any any (msg:"slow"; pcre:"/(e2e.*){4}never%d/"; noalert; sid:%d; rev:1;)`+"\n", i, 7000100+i)
+	}
+	g := namespaced(t, setup{IDS: rules, Failure: "{ids: open}"})
+	absorb(t, g.Web1, 443)
+	p := newProbe(g.App1, g.Web1, 443)
+	g.passes(t, g.webWire, p)
+	p.payload += "e2e-flood" + strings.Repeat("e2e-floo-", 140)
+	frame := p.frame(t)
+	fd := packetSocket(t, g.App1.Namespace, g.App1.Interface, 0)
+	defer unix.Close(fd)
+	status, err := g.client.Status(t.Context())
+	must(t, err)
+	mark, before := g.events.mark(), g.counts()
+	sent := 0
+	for began := time.Now(); time.Since(began) < flood; {
+		switch _, err := unix.Write(fd, frame); err {
+		case nil:
+			sent++
+		case unix.ENOBUFS:
+			time.Sleep(time.Millisecond)
+		default:
+			t.Fatal(err)
+		}
+	}
+	after := g.counts()
+	kind := func(k string) uint64 { return after[k] - before[k] }
+	t.Logf("%d packets in %v, %d to the engine; canaries back: %d and %d", sent, flood, kind("apps/check"), kind("ids-out/canary"), kind("ids-in/canary"))
+	for _, e := range g.events.since(mark) {
+		if e.Type == "ids" {
+			t.Errorf("the engine is called hung: %s", e.Message)
+		}
+	}
+	if kind("apps/open") > 0 {
+		t.Errorf("%d packets passed without the engine", kind("apps/open"))
+	}
+	if n := kind("ids-out/ids-return"); n > 0 {
+		t.Errorf("%d packets were not dropped by the engine", n)
+	}
+	now, err := g.client.Status(t.Context())
+	must(t, err)
+	if now.IDS.PID != status.IDS.PID || now.IDS.State != "up" {
+		t.Errorf("the engine was %+v and is %+v", status.IDS, now.IDS)
+	}
 }

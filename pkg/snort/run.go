@@ -148,24 +148,31 @@ func (e *Engine) Kill(pid int, why string) {
 	e.proc.signal(unix.SIGKILL)
 }
 
-// CPUTime is what the running process pid has used of the processors so far. It
-// tells one that has too much to do from one that does nothing.
-func (e *Engine) CPUTime(pid int) (time.Duration, error) {
-	fields, err := statFields(pid)
-	if err != nil {
-		return 0, fmt.Errorf("cannot read the processor time of the IDS engine: %w", err)
+// Busy is how long the threads of the running process pid have worked or waited
+// for a processor so far, all together. It tells an engine that has too much to do,
+// or gets too little time for it, from one that does nothing.
+func (e *Engine) Busy(pid int) (time.Duration, error) {
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
+	if err == nil && len(threads) == 0 {
+		err = fmt.Errorf("process %d is gone, or the kernel has no CONFIG_SCHED_INFO", pid)
 	}
 	var sum time.Duration
-	for _, ticks := range fields[11:13] { // utime and stime
-		n, err := strconv.ParseInt(ticks, 10, 64)
+	for _, path := range threads {
+		text, err := os.ReadFile(path)
 		if err != nil {
-			return 0, fmt.Errorf("cannot read the processor time of the IDS engine: %w", err)
+			continue // the thread has ended
 		}
-		sum += time.Duration(n) * clockTick
+		// Nanoseconds run and waited, and a count: kernel, Documentation/scheduler/sched-stats.
+		var ran, waited time.Duration
+		if _, err := fmt.Sscan(string(text), &ran, &waited); err == nil {
+			sum += ran + waited
+		}
+	}
+	if err != nil {
+		return 0, fmt.Errorf("cannot tell how busy the IDS engine is: %w", err)
 	}
 	return sum, nil
 }
-
 // launch starts an engine and returns it when it inspects.
 func (e *Engine) launch(ctx context.Context, said *console) (p *process, err error) {
 	select {

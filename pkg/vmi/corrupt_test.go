@@ -123,6 +123,7 @@ func FuzzOpen_CorruptedGuest(f *testing.F) {
 		l.mu.Unlock()
 		_, _ = g.Processes(ctx)
 		_, _ = g.Sockets(ctx)
+		_, _ = g.Findings(ctx)
 		for _, port := range []string{"80", "82", "90", "4242"} {
 			for _, proto := range []uint8{1, 6, 17} {
 				_, _ = g.Owners(ctx, vmi.Query{Proto: proto, Local: local(t, port)})

@@ -371,3 +371,74 @@ func TestGuest_NothingHiddenUnderLoad(t *testing.T) {
 		t.Logf("%d unstable lists", unstable)
 	}
 }
+
+func TestGuest_Lineage(t *testing.T) {
+	f := guest(t)
+	p := f.process(t, f.agent["kid"])
+	var got []uint32
+	for _, a := range p.Parents {
+		got = append(got, a.PID)
+		if a.Start == 0 || a.Start > p.Start || a.Name == "" {
+			t.Errorf("ancestor %+v of a process since %d", a, p.Start)
+		}
+	}
+	var want []uint32
+	for pid := p.PID; pid != 1; {
+		stat := parseStat(t, f.run(t, "cat /proc/"+itoa(pid)+"/stat"))
+		want, pid = append(want, stat.PPID), stat.PPID
+	}
+	if !slices.Equal(got, want) || len(want) < 2 || want[0] != f.agent["par"] {
+		t.Errorf("ancestors %v, want %v", got, want)
+	}
+}
+
+func (f *fixture) process(t *testing.T, pid uint32) vmi.Process {
+	t.Helper()
+	list, err := f.os.Processes(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := slices.IndexFunc(list, func(p vmi.Process) bool { return p.PID == pid })
+	if i < 0 {
+		t.Fatalf("%d is not listed", pid)
+	}
+	return list[i]
+}
+
+func TestGuest_ContainerAndNetworkNamespace(t *testing.T) {
+	f := guest(t)
+	id := strings.Repeat("0123456789abcdef", 4)
+	path := "/system.slice/docker-" + id + ".scope"
+	pid := f.agent["ns"]
+	before := f.process(t, pid)
+	if before.Cgroup != "/" || before.Container != "" {
+		t.Errorf("before it is in a container: %+v", before)
+	}
+	f.run(t, "mkdir -p /tmp/cg; mount -t cgroup2 c /tmp/cg; mkdir -p /tmp/cg"+path+"; echo "+itoa(pid)+" >/tmp/cg"+path+"/cgroup.procs")
+	defer f.run(t, "echo "+itoa(pid)+" >/tmp/cg/cgroup.procs; umount /tmp/cg")
+	p := f.process(t, pid)
+	if p.Cgroup != path || p.Container != id {
+		t.Errorf("cgroup %q, container %q; want %q", p.Cgroup, p.Container, path)
+	}
+	for _, pid := range []uint32{pid, f.agent["web"]} {
+		link := strings.TrimSpace(f.run(t, "readlink /proc/"+itoa(pid)+"/ns/net"))
+		if got := fmt.Sprintf("net:[%d]", f.process(t, pid).NetNS); got != link {
+			t.Errorf("%d is in %s, want %s", pid, got, link)
+		}
+	}
+	if a, err := f.os.Owners(t.Context(), vmi.Query{Proto: 6, Local: local(t, "99")}); err != nil || len(a.Owners) != 1 || a.Owners[0].Container != id {
+		t.Errorf("owner in a container: %+v, %v", a, err)
+	}
+}
+
+func TestGuest_ManyArguments(t *testing.T) {
+	f := guest(t)
+	f.run(t, "sh -c 'sleep 1000 & wait' sh $(seq 1000) >/dev/null 2>&1 & echo $! >/tmp/many.pid; while ! grep -q 1000 /proc/$!/cmdline; do sleep 0.05; done")
+	pid := uint32(number(t, strings.TrimSpace(f.run(t, "cat /tmp/many.pid"))))
+	defer f.run(t, "kill -9 "+itoa(pid))
+	want := strings.Split(strings.TrimSuffix(f.run(t, "tr '\\0' '\\n' </proc/"+itoa(pid)+"/cmdline"), "\n"), "\n")
+	p := f.process(t, pid)
+	if diff := cmp.Diff(want, p.Args); diff != "" || len(want) != 1004 || p.ArgsCut {
+		t.Errorf("%d arguments, cut %v:\n%s", len(p.Args), p.ArgsCut, diff)
+	}
+}

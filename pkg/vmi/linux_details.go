@@ -11,17 +11,18 @@ const (
 	maxPathDepth = 128
 	maxPathLen   = 4096
 	maxNameLen   = 255
-	maxArgBytes  = 4096
-	maxArgs      = 128
+	maxArgBytes  = 16 << 10
+	maxArgs      = 2048
 	maxHeaders   = 64
 	maxNotes     = 4096
 )
 
-// process describes a process but for its program.
-func (k *linuxKernel) process(t task) Process {
+// process describes a process but for its program. known are tasks that have
+// been read already, by address; nil is fine.
+func (k *linuxKernel) process(t task, known map[uint64]task) Process {
 	p := Process{PID: t.tgid, Start: t.start, Name: t.comm, Kernel: t.flags&taskKernelThread != 0}
-	if parent, err := k.task(t.parent); err == nil {
-		p.PPID = parent.tgid
+	if p.Parents = k.lineage(t, known); len(p.Parents) > 0 {
+		p.PPID = p.Parents[0].PID
 	}
 	if uid, err := k.u32(t.cred + uint64(k.CredUID.off)); err == nil {
 		p.UID = uid
@@ -29,11 +30,23 @@ func (k *linuxKernel) process(t task) Process {
 	return p
 }
 
-// program is what a process runs, as far as it is in memory: what is swapped
-// out, or changes under the read, stays empty.
+// program is what a process runs and where, as far as it is in memory: what is
+// swapped out, or changes under the read, stays empty.
 type program struct {
 	path, buildID string
 	args          []string
+	argsCut       bool
+	cgroup        string
+	netNS         uint32
+}
+
+// size is about what a program takes in the cache.
+func (p program) size() int {
+	n := 256 + len(p.path) + len(p.cgroup)
+	for _, a := range p.args {
+		n += 16 + len(a)
+	}
+	return n
 }
 
 func (k *linuxKernel) program(t task) program {
@@ -48,8 +61,9 @@ func (k *linuxKernel) program(t task) program {
 	if err != nil {
 		return p
 	}
-	p.args = user.args(k, t.mm)
+	p.args, p.argsCut = user.args(k, t.mm)
 	p.buildID = user.buildID(k, t.mm)
+	p.cgroup, p.netNS = k.cgroupPath(t.cgroups), k.netNamespace(t.nsproxy)
 	return p
 }
 
@@ -141,26 +155,37 @@ func (u userSpace) read(p []byte, va uint64) error {
 	return nil
 }
 
-// args reads the command line that the kernel keeps on the process's stack.
-func (u userSpace) args(k *linuxKernel, mm uint64) []string {
+// args reads the command line that the kernel keeps on the process's stack, as
+// far as it is resident; cut says that there is more.
+func (u userSpace) args(k *linuxKernel, mm uint64) (args []string, cut bool) {
 	start, err := k.member(mm, k.MMArgStart)
 	if err != nil {
-		return nil
+		return nil, false
 	}
 	end, err := k.member(mm, k.MMArgEnd)
 	if err != nil || end <= start {
-		return nil
+		return nil, false
 	}
 	raw := make([]byte, min(end-start, maxArgBytes))
-	if u.read(raw, start) != nil {
-		return nil
+	read := 0
+	for read < len(raw) {
+		va := start + uint64(read)
+		n := min(len(raw)-read, int(pageSize-va&pageMask))
+		if u.read(raw[read:read+n], va) != nil {
+			break
+		}
+		read += n
 	}
-	args := strings.Split(strings.TrimSuffix(string(raw), "\x00"), "\x00")
+	if read == 0 {
+		return nil, false
+	}
+	args = strings.Split(strings.TrimSuffix(string(raw[:read]), "\x00"), "\x00")
+	cut = uint64(read) < end-start || len(args) > maxArgs
 	args = args[:min(len(args), maxArgs)]
 	for i := range args {
-		args[i] = printable(args[i])
+		args[i] = printableUpTo(args[i], maxArgBytes)
 	}
-	return args
+	return args, cut
 }
 
 // From the ELF specification and include/uapi/linux/auxvec.h.

@@ -13,8 +13,11 @@ import (
 // attempts is how often a read that does not agree with itself is repeated.
 const attempts = 3
 
-// maxCached bounds the cache of holders.
-const maxCached = 1 << 16
+// Bounds on what is kept for the next answers: holders, and bytes of programs.
+const (
+	maxCached       = 1 << 16
+	maxProgramBytes = 4 << 20
+)
 
 // linuxGuest answers questions about a running kernel.
 type linuxGuest struct {
@@ -28,12 +31,14 @@ type memory struct {
 	mu       sync.Mutex
 	holders  map[uint64]cached // by struct file
 	programs map[image]program
+	size     int // of programs
 }
 
-// image names a program in execution: exec gives the process another mm.
+// image names a program in execution and where it runs: exec gives the process
+// another mm, and moving it another set of cgroups or namespaces.
 type image struct {
-	id id
-	mm uint64
+	id                   id
+	mm, cgroups, nsproxy uint64
 }
 
 // cached is who held a file, when its reference count was as given. It is
@@ -139,7 +144,7 @@ func (g *linuxGuest) describe(ctx context.Context, holders []holder) ([]Process,
 		if err != nil {
 			return nil, err
 		}
-		p := g.process(t)
+		p := g.process(t, nil)
 		p.Views, p.Hidden, p.HiddenWhy = views, why != "", why
 		out = append(out, p)
 	}
@@ -149,23 +154,25 @@ func (g *linuxGuest) describe(ctx context.Context, holders []holder) ([]Process,
 
 // process describes a process. Its program is read once for each exec, as soon
 // as all of it is in memory: that is most of the work.
-func (g *linuxGuest) process(t task) Process {
-	p := g.k.process(t)
-	key := image{t.id(), t.mm}
+func (g *linuxGuest) process(t task, known map[uint64]task) Process {
+	p := g.k.process(t, known)
+	key := image{t.id(), t.mm, t.cgroups, t.nsproxy}
 	g.mu.Lock()
 	prog, ok := g.programs[key]
 	g.mu.Unlock()
 	if !ok {
 		if prog = g.k.program(t); prog.path != "" && len(prog.args) > 0 {
 			g.mu.Lock()
-			if len(g.programs) >= maxCached {
+			if g.size += prog.size(); g.size > maxProgramBytes {
 				clear(g.programs)
+				g.size = prog.size()
 			}
 			g.programs[key] = prog
 			g.mu.Unlock()
 		}
 	}
-	p.Path, p.Args, p.BuildID = prog.path, slices.Clone(prog.args), prog.buildID
+	p.Path, p.Args, p.ArgsCut, p.BuildID = prog.path, slices.Clone(prog.args), prog.argsCut, prog.buildID
+	p.Cgroup, p.Container, p.NetNS = prog.cgroup, containerID(prog.cgroup), prog.netNS
 	return p
 }
 
@@ -176,8 +183,12 @@ func (g *linuxGuest) Processes(ctx context.Context) ([]Process, error) {
 		return nil, fmt.Errorf("cannot list the processes: %w", err)
 	}
 	out := make([]Process, 0, len(c.last))
+	known := make(map[uint64]task, len(c.last))
+	for _, s := range c.last {
+		known[s.task.addr] = s.task
+	}
 	for key, s := range c.last {
-		p := g.process(s.task)
+		p := g.process(s.task, known)
 		p.Views = s.views
 		if c.missed[key] >= g.samples {
 			p.Hidden, p.HiddenWhy = true, hiddenWhy(s.views, c.missed[key])

@@ -31,8 +31,8 @@ type linuxLayout struct {
 	TaskFiles      field `btf:"task_struct.files"`
 	TaskSignal     field `btf:"task_struct.signal"`
 
-	TaskCgroups    field `btf:"task_struct.cgroups?"`
-	TaskNSProxy    field `btf:"task_struct.nsproxy?"`
+	TaskCgroups field `btf:"task_struct.cgroups?"`
+	TaskNSProxy field `btf:"task_struct.nsproxy?"`
 
 	CSSCgroup     field `btf:"css_set.dfl_cgrp?"`
 	CgroupKN      field `btf:"cgroup.kn?"`

@@ -15,6 +15,12 @@ func (k *linuxKernel) lineage(t task, known map[uint64]task) []Ancestor {
 				return out
 			}
 		}
+		if parent.pid != parent.tgid { // a thread made it
+			var err error
+			if parent, err = k.task(parent.leader); err != nil {
+				return out
+			}
+		}
 		if parent.tgid == 0 { // the idle task: the parent of the first process
 			return out
 		}

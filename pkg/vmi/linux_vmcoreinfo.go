@@ -124,9 +124,11 @@ func eachPage(ctx context.Context, mem Memory, fn func(phys uint64, head []byte)
 }
 
 // printable keeps what can be shown to a person; guest text is hostile.
-func printable(s string) string {
-	if len(s) > 256 {
-		s = s[:256]
+func printable(s string) string { return printableUpTo(s, 256) }
+
+func printableUpTo(s string, limit int) string {
+	if len(s) > limit {
+		s = s[:limit]
 	}
 	return strings.Map(func(r rune) rune {
 		if !strconv.IsPrint(r) {

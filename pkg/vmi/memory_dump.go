@@ -47,7 +47,7 @@ func OpenAs(path string, format Format, machine string) (Memory, error) {
 		_ = f.Close()
 		return nil, fmt.Errorf("cannot use %s as guest memory: %w", path, err)
 	}
-	return &fileMemory{file: f, layout: layout}, nil
+	return &fileMemory{file: f, layout: layout, mapping: newMapping(f, size)}, nil
 }
 
 // layoutOf reads where a file of size bytes has which memory.

@@ -13,10 +13,8 @@ import (
 // memory-backend-file, or /proc/PID/fd/N of a memfd backend) for reading.
 // machine is as for LayoutFor.
 //
-// The file is read with pread, not mapped: a hole that is read through a shared
-// mapping is allocated, so that looking at a sparse guest would make it use all
-// its RAM, and a mapping of a file that the host truncates kills the process
-// with SIGBUS. pread gives zeros and a short count in these cases.
+// Holes in the file stay holes, and a file that the host truncates under its
+// reader gives errors.
 func OpenFile(path string, machine string) (Memory, error) {
 	return OpenAs(path, FormatRaw, machine)
 }
@@ -53,8 +51,9 @@ func memorySize(f *os.File) (uint64, error) {
 
 // fileMemory is guest memory in one file.
 type fileMemory struct {
-	file   *os.File
-	layout Layout
+	file    *os.File
+	layout  Layout
+	mapping *mapping // may be nil
 }
 
 func (m *fileMemory) ReadPhys(p []byte, addr uint64) error {
@@ -64,8 +63,11 @@ func (m *fileMemory) ReadPhys(p []byte, addr uint64) error {
 			return fmt.Errorf("no guest RAM at physical address %#x", addr)
 		}
 		n := min(uint64(len(p)), run)
-		if _, err := m.file.ReadAt(p[:n], int64(off)); err != nil {
-			return fmt.Errorf("cannot read guest memory at %#x: %w", addr, err)
+		if !m.mapping.read(p[:n], off) {
+			if _, err := m.file.ReadAt(p[:n], int64(off)); err != nil {
+				return fmt.Errorf("cannot read guest memory at %#x: %w", addr, err)
+			}
+			m.mapping.learn(p[:n], off)
 		}
 		p, addr = p[n:], addr+n
 	}
@@ -73,6 +75,7 @@ func (m *fileMemory) ReadPhys(p []byte, addr uint64) error {
 }
 
 func (m *fileMemory) Ranges() ([]Range, error) {
+	m.mapping.forget() // the guest may have given pages back
 	var out []Range
 	for _, p := range m.layout.parts {
 		err := m.eachData(p.offset, p.offset+p.size, func(from, to uint64) {
@@ -136,4 +139,4 @@ func seekData(fd int, from, to uint64, fn func(from, to uint64)) error {
 	return nil
 }
 
-func (m *fileMemory) Close() error { return m.file.Close() }
+func (m *fileMemory) Close() error { return errors.Join(m.mapping.close(), m.file.Close()) }

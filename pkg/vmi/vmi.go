@@ -85,23 +85,23 @@ type Answer struct {
 
 // Process is one process (thread group) of the guest.
 type Process struct {
-	PID       uint32   `json:"pid"`
-	PPID      uint32   `json:"ppid"`
-	Start     uint64   `json:"start_ns"` // ns since boot (task start_boottime)
-	Name      string   `json:"name"`
-	Path      string   `json:"path,omitempty"`
-	Args      []string `json:"args,omitempty"`
-	UID       uint32   `json:"uid"`
-	Kernel    bool     `json:"kernel"`             // a kernel thread
-	ArgsCut   bool     `json:"args_cut,omitempty"` // there are more than were read
-	BuildID   string   `json:"build_id,omitempty"` // GNU build id in hex, or Go build id; empty where not resident
-	Cgroup    string   `json:"cgroup,omitempty"`   // path in the unified hierarchy, from the outside
-	Container string   `json:"container,omitempty"` // the innermost container's id, as its cgroup is named
-	NetNS     uint32   `json:"net_ns,omitempty"`   // number of the network namespace, as in /proc/PID/ns/net
-	Parents   []Ancestor `json:"parents,omitempty"` // the parent first
-	Views     []string `json:"views"`              // of tasks, pids, tree, slab: those that show it
-	Hidden    bool     `json:"hidden"`
-	HiddenWhy string   `json:"hidden_why,omitempty"` // which views miss it, over how many samples
+	PID       uint32     `json:"pid"`
+	PPID      uint32     `json:"ppid"`
+	Start     uint64     `json:"start_ns"` // ns since boot (task start_boottime)
+	Name      string     `json:"name"`
+	Path      string     `json:"path,omitempty"`
+	Args      []string   `json:"args,omitempty"`
+	UID       uint32     `json:"uid"`
+	Kernel    bool       `json:"kernel"`              // a kernel thread
+	ArgsCut   bool       `json:"args_cut,omitempty"`  // there are more than were read
+	BuildID   string     `json:"build_id,omitempty"`  // GNU build id in hex, or Go build id; empty where not resident
+	Cgroup    string     `json:"cgroup,omitempty"`    // path in the unified hierarchy, from the outside
+	Container string     `json:"container,omitempty"` // the innermost container's id, as its cgroup is named
+	NetNS     uint32     `json:"net_ns,omitempty"`    // number of the network namespace, as in /proc/PID/ns/net
+	Parents   []Ancestor `json:"parents,omitempty"`   // the parent first
+	Views     []string   `json:"views"`               // of tasks, pids, tree, slab: those that show it
+	Hidden    bool       `json:"hidden"`
+	HiddenWhy string     `json:"hidden_why,omitempty"` // which views miss it, over how many samples
 }
 
 // Ancestor is a process that another comes from.

@@ -1,0 +1,162 @@
+package bench_test
+
+import (
+	"crypto/rand"
+	"fmt"
+	"net/netip"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vmgate/vmgate/pkg/loader"
+	"github.com/vmgate/vmgate/pkg/verdict"
+)
+
+const (
+	pairs     = 9
+	perRun    = 1 << 20
+	arrivesAt = 0.99 // of the frames; where fewer arrive the rate would be of something else
+)
+
+// BenchmarkForward compares, on one wire in alternating runs, vmgate's forwarding
+// and dropping with a bare redirect, a bare drop and the kernel's bridge.
+func BenchmarkForward(b *testing.B) {
+	if os.Geteuid() != 0 {
+		b.Skip("needs root: network namespaces and BPF programs")
+	}
+	w := newWire(b)
+	found := map[string]figure{}
+	rates := map[string][]float64{}
+	for range pairs {
+		for name, run := range map[string]func() float64{
+			"vmgate": w.vmgate, "vmgate_drop": w.vmgateDrop, "bare": w.bare, "bare_drop": w.dropBare, "bridge": w.bridge,
+		} {
+			rates[name] = append(rates[name], run())
+		}
+	}
+	for name, runs := range rates {
+		found["forward_pps_"+name] = figureOf("packets/s", runs)
+	}
+	for key, of := range map[string][2]string{
+		"forward_vs_bridge": {"vmgate", "bridge"}, "forward_vs_bare": {"vmgate", "bare"}, "drop_vs_bare": {"vmgate_drop", "bare_drop"},
+	} {
+		var ratios []float64
+		for i := range pairs {
+			ratios = append(ratios, rates[of[0]][i]/rates[of[1]][i])
+		}
+		found[key] = figureOf("ratio", ratios)
+		b.ReportMetric(found[key].Median, key)
+	}
+	b.ReportMetric(found["forward_pps_vmgate"].Median, "packets/s")
+	b.ReportMetric(0, "ns/op") // what a round of all peers takes says nothing
+	record(b, "forward", found, map[string]any{
+		"frame_bytes": 64, "flows": wireFlows, "frames_a_run": perRun, "runs": pairs,
+		"path": "live frames → veth → gateway → veth → XDP drop, all on one CPU; drop ends in the gateway",
+	})
+}
+
+// measure pours frames and wants the expected share to arrive.
+func (w *wire) measure(what string, wanted bool) float64 {
+	w.b.Helper()
+	rate, arrived := w.pour(perRun)
+	if share := float64(arrived) / perRun; wanted && share < arrivesAt || !wanted && share > 1-arrivesAt {
+		w.b.Fatalf("%s: %d of %d frames arrived", what, arrived, perRun)
+	}
+	return rate
+}
+
+func (w *wire) bare() float64     { return w.withProgram(true) }
+func (w *wire) dropBare() float64 { return w.withProgram(false) }
+
+func (w *wire) withProgram(forward bool) (rate float64) {
+	w.b.Helper()
+	prog := w.bareDrop()
+	if forward {
+		prog = w.bareRedirect()
+	}
+	out := w.bareDrop() // a redirect wants a program at the other interface too
+	must(w.b, w.gateway.Do(func() error {
+		l, err := attachXDP(prog, inDevice)
+		if err != nil {
+			return err
+		}
+		defer l.Close()
+		l2, err := attachXDP(out, outDevice)
+		if err != nil {
+			return err
+		}
+		defer l2.Close()
+		rate = w.measure("bare program", forward)
+		return nil
+	}))
+	return rate
+}
+
+// bridge is the kernel's own, with the receiver's address known.
+func (w *wire) bridge() float64 {
+	w.b.Helper()
+	// The loader has turned GRO off: frames that are redirected into a veth want it,
+	// or a program.
+	must(w.b, w.gateway.SetFeatures(inDevice, map[string]bool{"rx-gro": true}))
+	must(w.b, w.gateway.AddBridge("br0", []string{inDevice, outDevice}))
+	defer func() { must(w.b, w.gateway.Delete("br0")) }()
+	return w.measure("bridge", true)
+}
+
+func (w *wire) vmgate() float64     { return w.withGateway(verdict.Forward) }
+func (w *wire) vmgateDrop() float64 { return w.withGateway(verdict.Drop) }
+
+// withGateway measures vmgate's own programs with all flows decided, forwarded or
+// dropped by the verdict on the process that owns them.
+func (w *wire) withGateway(owner verdict.Verdict) (rate float64) {
+	w.b.Helper()
+	pins := fmt.Sprintf("/sys/fs/bpf/vb%d-%s", os.Getpid(), strings.ToLower(rand.Text()[:6]))
+	must(w.b, w.gateway.Do(func() error {
+		dp, err := loader.Open(loader.Options{Pins: pins})
+		if err != nil {
+			return err
+		}
+		defer func() {
+			must(w.b, dp.Close())
+			must(w.b, loader.Remove(pins))
+		}()
+		states, err := dp.SetPorts([]loader.Port{
+			{ID: 1, Device: inDevice, Segment: 1}, {ID: 2, Device: outDevice, Segment: 2},
+		})
+		if err != nil {
+			return err
+		}
+		for _, s := range states {
+			if s.Err != nil {
+				return s.Err
+			}
+		}
+		fill(w.b, dp, owner)
+		rate = w.measure("vmgate", owner == verdict.Forward)
+		return nil
+	}))
+	return rate
+}
+
+// fill decides all flows of the wire.
+func fill(b *testing.B, dp *loader.Dataplane, owner verdict.Verdict) {
+	b.Helper()
+	forward := uint32(verdict.Forward)
+	must(b, dp.SetSettings(loader.Settings{
+		HeartbeatTimeout: time.Hour, PendingTimeout: time.Second, TCPEstablished: time.Hour, TCPTransient: time.Hour,
+		UDPIdle: time.Hour, OtherIdle: time.Hour, HeldPerFlow: 4,
+	}))
+	must(b, dp.SetVM(1, loader.VMEntry{Verdict: forward, Name: "sender"}))
+	must(b, dp.SetVM(2, loader.VMEntry{Verdict: forward, Name: "receiver"}))
+	must(b, dp.SetRule(1, loader.Rule{Verdict: forward, Name: "allow"}))
+	must(b, dp.SetOwner(1, loader.Owner{Verdict: uint32(owner), VM: 1, PID: 1, Comm: "sender"}))
+	must(b, dp.SetOwner(2, loader.Owner{Verdict: forward, VM: 2, PID: 1, Comm: "receiver"}))
+	for port := range uint16(wireFlows) {
+		key, from := loader.NewFlowKey(17, netip.AddrPortFrom(senderAddr, firstPort+port), receiver, 0, 0, 0)
+		flow := loader.Flow{Created: loader.Now(), Verdict: forward, Rule: 1, Initiator: from}
+		flow.Dir[from] = loader.FlowDir{SrcMAC: loader.MAC(senderMAC), DstMAC: loader.MAC(receiverMAC), InPort: 1, OutPort: 2, VM: 1, Owner: 1}
+		flow.Dir[1-from] = loader.FlowDir{SrcMAC: loader.MAC(receiverMAC), DstMAC: loader.MAC(senderMAC), InPort: 2, OutPort: 1, VM: 2, Owner: 2}
+		must(b, dp.PutFlow(key, flow))
+	}
+}
