@@ -18,9 +18,10 @@ A busy engine drops canaries as it drops packets, so a missed canary alone says
 little. Any frame that comes out of the engine is a sign of life of that direction,
 since a hung engine lets nothing out. Without any sign the engine is hung
 
-  - after hungAfter, four canaries' time, if it used the processor for less than a
-    quarter of it: stopped or deadlocked. TCP has by then sent its packet again once
-    or twice, and no pause of an engine that works was seen to be that long;
+  - after hungAfter, four canaries' time, if its threads neither ran nor waited for a
+    processor for a tenth of it: stopped or deadlocked. TCP has by then sent its
+    packet again once or twice, and no pause of an engine that has work and does
+    nothing was seen to be that long;
   - after stuckAfter if it was busy. Under a flood of which everything is dropped
     no frame comes out and a canary finds room in the ring by luck: at ten times
     what the engine can do, the chance that none of 400 does is 10^-18. So it is an
@@ -35,7 +36,7 @@ const (
 	suspectEvery = 25 * time.Millisecond
 	hungAfter    = 4 * canaryEvery
 	stuckAfter   = 10 * time.Second // also how long the first canary of a new engine may take
-	busyShare    = 4                // busy: a quarter of one processor
+	busyShare    = 10               // busy: a tenth of one processor was used or waited for
 )
 
 // watch judges one process of the engine by the signs of life that it gives.
@@ -43,14 +44,14 @@ type watch struct {
 	pid    int
 	proven [directions]bool          // it has let something through
 	silent [directions]time.Duration // since the last sign
-	before time.Duration             // the processor time that it had used before the silence
+	before time.Duration             // snort.Engine.Busy before the silence
 }
 
-// tick takes what was seen in an interval, and cpu, the processor time that the
-// engine has used so far. A reason that is not empty says that it is hung.
-func (w *watch) tick(waited time.Duration, life [directions]bool, cpu time.Duration) (hung string) {
+// tick takes what was seen in an interval, and what snort.Engine.Busy says now. A
+// reason that is not empty says that it is hung.
+func (w *watch) tick(waited time.Duration, life [directions]bool, busy time.Duration) (hung string) {
 	if !w.suspect() {
-		w.before = cpu
+		w.before = busy
 	}
 	for d := range life {
 		if life[d] {
@@ -59,7 +60,7 @@ func (w *watch) tick(waited time.Duration, life [directions]bool, cpu time.Durat
 		}
 		w.silent[d] += waited
 		limit := hungAfter
-		if !w.up() || (cpu-w.before)*busyShare >= w.silent[d] {
+		if !w.up() || (busy-w.before)*busyShare >= w.silent[d] {
 			limit = stuckAfter
 		}
 		if w.silent[d] >= limit {
@@ -70,7 +71,7 @@ func (w *watch) tick(waited time.Duration, life [directions]bool, cpu time.Durat
 		hung = fmt.Sprintf("the engine hangs: nothing came through in either direction for %v", w.silent[inToOut])
 	}
 	if hung != "" {
-		hung += fmt.Sprintf(", and it used the processor for %v", cpu-w.before)
+		hung += fmt.Sprintf(", and its threads worked or waited for a processor for %v of it", (busy - w.before).Round(time.Millisecond))
 	}
 	return hung
 }
@@ -116,7 +117,7 @@ func (i *ids) watchEngine(ctx context.Context, cfg *config.Config, engine *snort
 			birds.send()
 			continue
 		}
-		var cpu time.Duration
+		var busy time.Duration
 		if back != [directions]bool{true, true} {
 			now := i.framesOut()
 			for d := range back {
@@ -124,10 +125,10 @@ func (i *ids) watchEngine(ctx context.Context, cfg *config.Config, engine *snort
 				back[d] = back[d] || w.suspect() && now[d] != frames[d]
 			}
 			frames = now
-			cpu, _ = engine.CPUTime(s.PID) // gone: its supervision tells
+			busy, _ = engine.Busy(s.PID) // gone: its supervision tells
 		}
 		wasUp := w.up()
-		if hung := w.tick(waited, back, cpu); hung != "" {
+		if hung := w.tick(waited, back, busy); hung != "" {
 			i.hung(engine, s.PID, hung)
 			w = watch{}
 			continue

@@ -102,30 +102,16 @@ func runsIn(pid int, dir string) bool {
 	return false
 }
 
-// clockTick is the unit of times in /proc/PID/stat: USER_HZ, 100 a second on all
-// architectures that Go runs on.
-const clockTick = 10 * time.Millisecond
-
-// startTime is when the process began, in clock ticks since boot.
+// startTime is field 22 of /proc/PID/stat, clock ticks since boot. The second
+// field, the name, may contain spaces and parentheses itself: see proc(5).
 func startTime(pid int) (string, error) {
-	fields, err := statFields(pid)
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		return "", fmt.Errorf("cannot read the start time of process %d: %w", pid, err)
 	}
-	return fields[19], nil
-}
-
-// statFields gives the fields of /proc/PID/stat from the third (the state) to
-// the 22nd (the start time) at least. The second, the name, may contain spaces
-// and parentheses itself: see proc(5).
-func statFields(pid int) ([]string, error) {
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return nil, err
-	}
 	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
 	if len(fields) < 20 {
-		return nil, errors.New("short line")
+		return "", fmt.Errorf("cannot read the start time of process %d: short line", pid)
 	}
-	return fields, nil
+	return fields[19], nil
 }

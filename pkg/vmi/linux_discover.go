@@ -64,7 +64,7 @@ func discoverLinux(ctx context.Context, mem Memory, info vmcoreinfo) (*linuxKern
 	fail := func(what string, err error) (*linuxKernel, error) {
 		return nil, fmt.Errorf("%w: Linux %s: cannot %s: %w", ErrNotUnderstood, info.release, what, err)
 	}
-	k := &linuxKernel{release: info.release}
+	k := &linuxKernel{release: info.release, scratch: new(scratch)}
 	if err := k.locate(ctx, mem, info); err != nil {
 		return fail("find its page tables", err)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"sync"
 )
 
 // linuxKernel is one running kernel: how to read its addresses, where its
@@ -16,6 +17,7 @@ type linuxKernel struct {
 	identity []identityWord
 	taskSpan span
 	sockSpan span
+	scratch  *scratch
 	vmemmap  uint64 // the array of page records, by page frame number
 }
 
@@ -43,9 +45,10 @@ const maxSpan = 64 << 10
 
 // record is a struct in guest memory, or the part of it that was read.
 type record struct {
-	addr uint64
-	lo   uint32
-	b    []byte
+	addr   uint64
+	lo     uint32
+	b      []byte
+	pooled *[]byte // of scratch
 }
 
 // record reads a struct at addr.
@@ -56,6 +59,29 @@ func (k *linuxKernel) record(addr uint64, s span) (record, error) {
 	r := record{addr: addr, lo: s.lo, b: make([]byte, s.hi-s.lo)}
 	return r, k.read(r.b, addr+uint64(s.lo))
 }
+
+// scratch keeps the buffers of records that are read for a moment only: tasks are
+// large, and most of the time of a look-up would go into collecting them.
+type scratch struct{ pool sync.Pool }
+
+// record is linuxKernel.record with a buffer that put takes back.
+func (s *scratch) record(k *linuxKernel, addr uint64, at span) (record, error) {
+	size := at.hi - at.lo
+	buf, _ := s.pool.Get().(*[]byte)
+	if buf == nil || uint32(cap(*buf)) < size {
+		r, err := k.record(addr, at)
+		r.pooled = &r.b
+		return r, err
+	}
+	r := record{addr: addr, lo: at.lo, b: (*buf)[:size], pooled: buf}
+	err := k.read(r.b, addr+uint64(at.lo))
+	if err != nil {
+		s.put(r)
+	}
+	return r, err
+}
+
+func (s *scratch) put(r record) { s.pool.Put(r.pooled) }
 
 // bytes gives n bytes of a member; nil where they were not read.
 func (r record) bytes(f field, n uint32) []byte {

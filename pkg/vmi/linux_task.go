@@ -35,10 +35,11 @@ func (k *linuxKernel) task(addr uint64) (task, error) {
 	if addr&7 != 0 || !k.isDirect(addr) && addr != k.sym["init_task"] {
 		return task{}, fmt.Errorf("%w: task at %#x", errBadPointer, addr)
 	}
-	r, err := k.record(addr, k.taskSpan)
+	r, err := k.scratch.record(k, addr, k.taskSpan)
 	if err != nil {
 		return task{}, err
 	}
+	defer k.scratch.put(r)
 	return k.taskFrom(r), nil
 }
 
