@@ -62,7 +62,7 @@ fuzz: ## Run every fuzz test for FUZZTIME (10s)
 	scripts/fuzz.sh $(FUZZTIME)
 
 .PHONY: bench
-bench: ## Run the benchmarks
+bench: ## Run the benchmarks; those of the whole gateway (root) write build/bench.json
 	$(GO) test -run '^$$' -bench . -benchmem $(PKG)
 
 .PHONY: generate

@@ -29,6 +29,7 @@ type space struct {
 type budget struct {
 	ctx  context.Context
 	left int
+	word [8]byte // what was read last, so that small reads need not allocate
 }
 
 // maxReads is some fifty times what the busiest guest that was measured needs,
@@ -93,22 +94,28 @@ func (s *space) read(p []byte, va uint64) error {
 	return nil
 }
 
-func (s *space) u64(va uint64) (uint64, error) {
-	var raw [8]byte
-	err := s.read(raw[:], va)
-	return binary.LittleEndian.Uint64(raw[:]), err
-}
+func (s *space) u64(va uint64) (uint64, error) { return s.word(va, 8) }
 
 func (s *space) u32(va uint64) (uint32, error) {
-	var raw [4]byte
-	err := s.read(raw[:], va)
-	return binary.LittleEndian.Uint32(raw[:]), err
+	v, err := s.word(va, 4)
+	return uint32(v), err
 }
 
 func (s *space) u8(va uint64) (uint8, error) {
-	var raw [1]byte
-	err := s.read(raw[:], va)
-	return raw[0], err
+	v, err := s.word(va, 1)
+	return uint8(v), err
+}
+
+// word reads an integer of size bytes. One operation is one goroutine, so that
+// they can share a buffer; outside of operations there is none.
+func (s *space) word(va uint64, size int) (uint64, error) {
+	if s.budget == nil {
+		s = &space{mem: s.mem, tables: s.tables, physBase: s.physBase, direct: s.direct, limit: s.limit, budget: &budget{ctx: context.Background(), left: 1}}
+	}
+	raw := s.budget.word[:]
+	clear(raw)
+	err := s.read(raw[:size], va)
+	return binary.LittleEndian.Uint64(raw), err
 }
 
 // cstring reads a zero-terminated string of at most limit bytes.

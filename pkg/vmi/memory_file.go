@@ -75,7 +75,7 @@ func (m *fileMemory) ReadPhys(p []byte, addr uint64) error {
 }
 
 func (m *fileMemory) Ranges() ([]Range, error) {
-	m.mapping.forget() // the guest may have given pages back
+	m.mapping.refresh()
 	var out []Range
 	for _, p := range m.layout.parts {
 		err := m.eachData(p.offset, p.offset+p.size, func(from, to uint64) {

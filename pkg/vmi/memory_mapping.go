@@ -6,6 +6,7 @@ import (
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -20,11 +21,12 @@ import (
 // A hole that is read through a shared mapping is allocated, so that looking at
 // a sparse guest would make it use all its RAM: only pages in which a pread has
 // found something are read here. A page that the guest gives back later may be
-// allocated again by one read, until forget is called.
+// allocated again by one read, until that is forgotten.
 type mapping struct {
-	mu   sync.RWMutex // against munmap
-	data []byte
-	used []atomic.Uint64 // a bit for each page of the file
+	mu     sync.RWMutex // against munmap
+	data   []byte
+	used   []atomic.Uint64 // a bit for each page of the file
+	forgot atomic.Int64    // when, in Unix nanoseconds
 }
 
 const (
@@ -117,11 +119,21 @@ func isZero(b []byte) bool {
 	return true
 }
 
-// forget makes the next read of each page a pread again.
-func (w *mapping) forget() {
+// freshFor is how long a page counts as used before it is looked at again.
+const freshFor = time.Second
+
+// refresh forgets, now and then: a guest may have given pages back.
+func (w *mapping) refresh() {
 	if w == nil {
 		return
 	}
+	if now, then := time.Now().UnixNano(), w.forgot.Load(); now-then > int64(freshFor) && w.forgot.CompareAndSwap(then, now) {
+		w.forget()
+	}
+}
+
+// forget makes the next read of each page a pread again.
+func (w *mapping) forget() {
 	for i := range w.used {
 		w.used[i].Store(0)
 	}

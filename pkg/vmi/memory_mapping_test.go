@@ -55,6 +55,7 @@ func TestMapping_IsUsedAndSeesWrites(t *testing.T) {
 			t.Errorf("not by the mapping: %q", buf)
 		}
 	}
+	w.forgot.Store(time.Now().Add(-2 * freshFor).UnixNano())
 	if _, err := m.Ranges(); err != nil || w.read(buf, 7*pageSize) {
 		t.Error("a page that may have been given back is still read by the mapping")
 	}
