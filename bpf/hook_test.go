@@ -162,7 +162,8 @@ func bridged(t *testing.T, g, w *gateway) (app, peer netlink.Link, seen *ebpf.Ma
 	t.Helper()
 	gwIn, app := veth(t, "gw-app", "app")
 	gwOut, peer := veth(t, "gw-web", "web")
-	bridge := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "gw"}}
+	snooping := false // a snooping bridge sends IGMP reports of its own
+	bridge := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "gw"}, MulticastSnooping: &snooping}
 	if err := netlink.LinkAdd(bridge); err != nil {
 		t.Fatal(err)
 	}

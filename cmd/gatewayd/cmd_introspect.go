@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -23,8 +25,10 @@ func cmdIntrospect() *cli.Command {
 		Name:  "introspect",
 		Usage: "look into a guest's memory file or dump without a daemon and without a configuration",
 		Flags: []cli.Flag{
-			&cli.StringFlag{Name: "memory", Usage: "shared memory-backend `FILE` of QEMU, a copy of it, or a dump (needed)", TakesFile: true},
+			&cli.StringFlag{Name: "memory", Usage: "shared memory-backend `FILE` of QEMU, a copy of it, or a dump", TakesFile: true},
 			&cli.StringFlag{Name: "format", Value: "auto", Usage: "`FORMAT` of the file: raw, lime, elf (QEMU's dump-guest-memory), or auto to tell from the file"},
+			&cli.IntFlag{Name: "process", Usage: "instead of a file: `PID` of a QEMU that keeps the guest's RAM to itself"},
+			&cli.StringFlag{Name: "ram", Usage: "with --process: `SIZE` of the guest's RAM, such as 512M or 4G"},
 			&cli.StringFlag{Name: "machine", Value: "q35", Usage: "`MACHINE` of QEMU: q35 or pc, where RAM is split below 4 GiB"},
 		},
 		Action: unknownSubverb,
@@ -33,6 +37,7 @@ func cmdIntrospect() *cli.Command {
 			{Name: "sockets", Usage: "list the guest's sockets and who holds them", Action: introspectSockets},
 			{Name: "owner", Usage: "say which processes hold a port", ArgsUsage: "PROTO [ADDR:]PORT", Action: introspectOwner},
 			{Name: "findings", Usage: "say what the guest's own listings hide, and what could not be looked at", Action: introspectFindings},
+			{Name: "fingerprint", Usage: "identify the program that a process runs by its text in memory", ArgsUsage: "PID", Action: introspectFingerprint},
 		},
 	}
 }
@@ -109,6 +114,55 @@ func introspectFindings(c *cli.Context) error {
 	})
 }
 
+func introspectFingerprint(c *cli.Context) error {
+	if err := wantArgs(c, 1); err != nil {
+		return err
+	}
+	pid, err := strconv.ParseUint(c.Args().First(), 10, 32)
+	if err != nil {
+		return usageErrorf("%q is no pid", c.Args().First())
+	}
+	return lookInto(c, func(ctx context.Context, guest vmi.Guest) error {
+		processes, err := guest.Processes(ctx)
+		if err != nil {
+			return err
+		}
+		i := slices.IndexFunc(processes, func(p vmi.Process) bool { return uint64(p.PID) == pid })
+		if i < 0 {
+			return fmt.Errorf("%w: the guest has no process %d", api.ErrNotFound, pid)
+		}
+		f, err := guest.Fingerprint(ctx, processes[i].PID, processes[i].Start)
+		if err != nil {
+			return err
+		}
+		return show(c, f, func(t *table) {
+			t.field("path", f.Path)
+			t.field("build id", f.BuildID)
+			t.field("sha256", f.SHA256)
+			t.row("text", fmt.Sprintf("%d pages, resident %s", f.Pages, pageRuns(f.Resident)))
+			if len(f.Altered) > 0 {
+				t.row("altered", pageRuns(f.Altered))
+			}
+		})
+	})
+}
+
+// pageRuns writes page numbers for people: "1-7 9".
+func pageRuns(runs []vmi.PageRun) string {
+	var out []string
+	for _, r := range runs {
+		if r.Count == 1 {
+			out = append(out, fmt.Sprint(r.First))
+		} else {
+			out = append(out, fmt.Sprintf("%d-%d", r.First, r.First+r.Count-1))
+		}
+	}
+	if len(out) == 0 {
+		return "none"
+	}
+	return strings.Join(out, " ")
+}
+
 // parseLocal reads a port with or without an address.
 func parseLocal(s string) (netip.AddrPort, error) {
 	if local, err := netip.ParseAddrPort(s); err == nil {
@@ -123,26 +177,60 @@ func parseLocal(s string) (netip.AddrPort, error) {
 
 // lookInto opens the guest that the command line names for the time of look.
 func lookInto(c *cli.Context, look func(context.Context, vmi.Guest) error) (err error) {
-	file := c.String("memory")
-	if file == "" {
-		return usageErrorf("no memory file is named: add --memory FILE")
-	}
-	format := vmi.Format(c.String("format"))
-	if format == "auto" {
-		format = vmi.FormatAuto
-	}
-	memory, err := vmi.OpenAs(file, format, c.String("machine"))
+	memory, name, err := openMemory(c)
 	if err != nil {
-		return invalidInput{err}
+		return err
 	}
 	defer func() { err = errors.Join(err, memory.Close()) }()
 	ctx, cancel := context.WithTimeout(c.Context, introspectTimeout)
 	defer cancel()
 	guest, err := vmi.Open(ctx, memory, vmi.Options{})
 	if err != nil {
-		return fmt.Errorf("cannot look into %s: %w", file, err)
+		return fmt.Errorf("cannot look into %s: %w", name, err)
 	}
 	return look(ctx, guest)
+}
+
+// openMemory opens the memory that the command line names.
+func openMemory(c *cli.Context) (memory vmi.Memory, name string, err error) {
+	file, pid := c.String("memory"), c.Int("process")
+	switch {
+	case file == "" && pid == 0:
+		return nil, "", usageErrorf("no memory file is named: add --memory FILE")
+	case file != "" && pid != 0:
+		return nil, "", usageErrorf("--memory and --process are two places for one memory: leave one out")
+	case pid != 0:
+		size, err := parseSize(c.String("ram"))
+		if err != nil {
+			return nil, "", err
+		}
+		name = fmt.Sprintf("process %d", pid)
+		memory, err = vmi.OpenProcess(pid, vmi.ProcessRAM{Size: size, Machine: c.String("machine")})
+		if err != nil {
+			return nil, "", invalidInput{err}
+		}
+		return memory, name, nil
+	}
+	format := vmi.Format(c.String("format"))
+	if format == "auto" {
+		format = vmi.FormatAuto
+	}
+	if memory, err = vmi.OpenAs(file, format, c.String("machine")); err != nil {
+		return nil, "", invalidInput{err}
+	}
+	return memory, file, nil
+}
+
+// parseSize reads an amount of RAM as QEMU's -m takes it, with its unit.
+func parseSize(s string) (uint64, error) {
+	for i, unit := range []string{"K", "M", "G", "T"} {
+		if digits, ok := strings.CutSuffix(strings.ToUpper(s), unit); ok {
+			if n, err := strconv.ParseUint(digits, 10, 32); err == nil && n > 0 {
+				return n << (10 * (i + 1)), nil
+			}
+		}
+	}
+	return 0, usageErrorf("%q is no amount of RAM: add --ram, such as --ram 512M", s)
 }
 
 func printGuestProcesses(t *table, processes []vmi.Process) {

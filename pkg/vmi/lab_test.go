@@ -26,6 +26,7 @@ type fixture struct {
 	mem     vmi.Memory
 	os      vmi.Guest
 	agent   map[string]uint32 // pid by name
+	program []byte            // the agent's file
 	started atomic.Int64
 }
 
@@ -98,6 +99,9 @@ func boot() (f *fixture, err error) {
 		return nil, err
 	}
 	f = &fixture{Guest: g, agent: make(map[string]uint32)}
+	if f.program, err = os.ReadFile(agent); err != nil {
+		return nil, errors.Join(err, g.Close())
+	}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, g.Close())

@@ -197,12 +197,13 @@ const (
 	elfHeaderSize, auxvBytes = 64, 16 * 24
 )
 
-// buildID reads the executable's build id through the program headers that
-// the process was given in its auxiliary vector.
-func (u userSpace) buildID(k *linuxKernel, mm uint64) string {
+// programHeaders reads those of the executable that the process was given in its
+// auxiliary vector, and how far it lies from where it was linked for; nil where
+// they are not resident.
+func (u userSpace) programHeaders(k *linuxKernel, mm uint64) (headers []byte, bias uint64) {
 	auxv := make([]byte, min(auxvBytes, max(k.MMAuxv.size, 8)&^15))
 	if k.read(auxv, mm+uint64(k.MMAuxv.off)) != nil {
-		return ""
+		return nil, 0
 	}
 	le := binary.LittleEndian
 	var at, n uint64
@@ -215,13 +216,19 @@ func (u userSpace) buildID(k *linuxKernel, mm uint64) string {
 		}
 	}
 	if at == 0 || n == 0 || n > maxHeaders {
-		return ""
+		return nil, 0
 	}
-	headers := make([]byte, n*phdrSize)
+	headers = make([]byte, n*phdrSize)
 	if u.read(headers, at) != nil {
-		return ""
+		return nil, 0
 	}
-	bias := loadBias(headers, at)
+	return headers, loadBias(headers, at)
+}
+
+// buildID reads the executable's build id.
+func (u userSpace) buildID(k *linuxKernel, mm uint64) string {
+	headers, bias := u.programHeaders(k, mm)
+	le := binary.LittleEndian
 	for ; len(headers) > 0; headers = headers[phdrSize:] {
 		if le.Uint32(headers) != ptNote {
 			continue

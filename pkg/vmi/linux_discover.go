@@ -26,6 +26,10 @@ const (
 	vmemmap4, vmemmap5 = 0xffffea0000000000, 0xffd4000000000000
 )
 
+// errStarting: there is a kernel whose page tables confirm what was found, but it
+// has not got far enough.
+var errStarting = fmt.Errorf("%w: its kernel is starting", ErrNotReady)
+
 // openLinux finds the kernel that runs in mem.
 func openLinux(ctx context.Context, mem Memory) (*linuxKernel, error) {
 	infos, err := findVMCoreInfo(ctx, mem)
@@ -51,11 +55,40 @@ func openLinux(ctx context.Context, mem Memory) (*linuxKernel, error) {
 	if errors.Is(failed, ErrNotReady) {
 		return nil, failed
 	}
-	k, err := searchLinux(ctx, mem)
-	if err != nil && failed != nil && ctx.Err() == nil {
+	// Before 6.1 the text does not say where the symbols are, but where the image
+	// is, and looking there first saves reading all memory.
+	everything := []Range{{0, maxPhys}}
+	var notFound error
+	for _, within := range [][]Range{imagesOf(infos), everything} {
+		k, err := searchLinux(ctx, mem, within)
+		if err == nil {
+			return k, nil
+		}
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		if errors.Is(err, errStarting) {
+			return nil, err
+		}
+		notFound = err
+	}
+	if failed != nil {
 		return nil, failed // it says more: there is a kernel
 	}
-	return k, err
+	return nil, notFound
+}
+
+// imagesOf are the places where kernels would lie by what they say themselves.
+func imagesOf(infos []vmcoreinfo) []Range {
+	var out []Range
+	for _, info := range infos {
+		text, ok := info.symbol("_stext")
+		base, ok2 := info.number("phys_base")
+		if start := text - imageBase + base; ok && ok2 && inImage(text) && start < maxPhys {
+			out = append(out, Range{start, start + maxImage})
+		}
+	}
+	return out
 }
 
 // discoverLinux builds a kernel from its VMCOREINFO, checking each claim

@@ -208,26 +208,13 @@ func (g *linuxGuest) Alive(ctx context.Context, pid uint32, start uint64) (bool,
 	return alive, nil
 }
 
-// alive looks for a process where its pid leads to, and in the other views if
-// it is not there: a hidden one is alive too.
+// alive says whether a process is there and has not ended; a hidden one is alive too.
 func (k *linuxKernel) alive(ctx context.Context, want id) (bool, error) {
-	if pid, err := k.pidStruct(want.pid); err == nil && pid != 0 {
-		if t, ok := k.taskOfPID(pid); ok && t.id() == want {
-			return k.living(t) && t.exit == 0, nil
-		}
+	t, err := k.find(ctx, want)
+	if errors.Is(err, ErrNoProcess) {
+		return false, nil
 	}
-	for _, view := range []func(context.Context) ([]task, error){k.treeView, k.slabView} {
-		tasks, err := view(ctx)
-		if err != nil {
-			return false, err
-		}
-		for _, t := range tasks {
-			if t.leads() && t.id() == want && k.living(t) {
-				return t.exit == 0, nil
-			}
-		}
-	}
-	return false, nil
+	return err == nil && t.exit == 0, err
 }
 
 func (g *linuxGuest) Sockets(ctx context.Context) ([]Socket, error) {

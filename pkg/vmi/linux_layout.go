@@ -61,6 +61,8 @@ type linuxLayout struct {
 	TableMax     field `btf:"fdtable.max_fds"`
 	TableFD      field `btf:"fdtable.fd"`
 	FileOps      field `btf:"file.f_op"`
+	FileMapping  field `btf:"file.f_mapping?"`
+	MappingPages field `btf:"address_space.i_pages.xa_head?"`
 	FilePath     field `btf:"file.f_path"`
 	FileInode    field `btf:"file.f_inode"`
 	FilePrivate  field `btf:"file.private_data"`

@@ -21,6 +21,7 @@ const (
 	bannerHead   = "Linux version "
 	searchChunk  = 1 << 20
 	minSymbols   = 10_000
+	maxImage     = 512 << 20 // KERNEL_IMAGE_SIZE without KASLR
 	maxHits      = 64
 	imageAlign   = 2 << 20 // CONFIG_PHYSICAL_ALIGN is a multiple
 	markerStride = 256     // names between two entries of kallsyms_markers
@@ -31,15 +32,15 @@ type traces struct {
 	digits, banners []uint64
 }
 
-// findTraces reads all of the populated memory.
-func findTraces(ctx context.Context, mem Memory) (traces, error) {
+// findTraces reads the populated memory within some ranges.
+func findTraces(ctx context.Context, mem Memory, within []Range) (traces, error) {
 	ranges, err := mem.Ranges()
 	if err != nil {
 		return traces{}, err
 	}
 	var t traces
 	buf := make([]byte, searchChunk+64) // what lies across two chunks is seen whole in the first
-	for _, r := range ranges {
+	for _, r := range common(ranges, within) {
 		for phys := r.Start; phys < r.End; phys += searchChunk {
 			if err := ctx.Err(); err != nil {
 				return t, err
@@ -55,6 +56,19 @@ func findTraces(ctx context.Context, mem Memory) (traces, error) {
 	return t, nil
 }
 
+// common is what two lists of ranges share.
+func common(a, b []Range) []Range {
+	var out []Range
+	for _, x := range a {
+		for _, y := range b {
+			if r := (Range{max(x.Start, y.Start), min(x.End, y.End)}); r.Start < r.End {
+				out = append(out, r)
+			}
+		}
+	}
+	return out
+}
+
 func appendHits(hits []uint64, b, pattern []byte, phys uint64) []uint64 {
 	for at := 0; len(hits) < maxHits; at++ {
 		i := bytes.Index(b[at:], pattern)
@@ -67,11 +81,11 @@ func appendHits(hits []uint64, b, pattern []byte, phys uint64) []uint64 {
 	return hits
 }
 
-// searchLinux finds a kernel by its symbol table. Until the page tables agree
+// searchLinux finds a kernel within ranges by its symbol table. Until the page tables agree
 // with what was found all failures are ErrNotReady: it may be a kernel that has
 // just been unpacked, or the remains of one.
-func searchLinux(ctx context.Context, mem Memory) (*linuxKernel, error) {
-	found, err := findTraces(ctx, mem)
+func searchLinux(ctx context.Context, mem Memory, within []Range) (*linuxKernel, error) {
+	found, err := findTraces(ctx, mem, within)
 	if err != nil {
 		return nil, err
 	}
@@ -124,7 +138,10 @@ func (t foundTable) kernel(ctx context.Context, mem Memory, banners []uint64) (*
 			if !k.place(banner) {
 				continue
 			}
-			if err := k.finish(); err != nil {
+			if err := k.finish(); errors.Is(err, ErrNotReady) {
+				failed = fmt.Errorf("Linux %s: %w", k.release, errStarting)
+				continue
+			} else if err != nil {
 				failed = fmt.Errorf("%w: Linux %s: %w", ErrNotUnderstood, k.release, err)
 				continue
 			}

@@ -60,6 +60,8 @@ type Guest interface {
 	// Findings compares all views of the guest and says what does not fit
 	// together, strongest first. What could not be looked at is among them.
 	Findings(ctx context.Context) ([]Finding, error)
+	// Fingerprint identifies the program that an instance runs, by its text.
+	Fingerprint(ctx context.Context, pid uint32, start uint64) (Fingerprint, error)
 }
 
 // Query names a socket by its local end; the remote end narrows it down where

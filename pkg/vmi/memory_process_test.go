@@ -19,7 +19,7 @@ import (
 
 const testRAM = 3<<20 + 5*4096 // no other mapping is so large
 
-func TestOpenProcess_ReadsAndLeavesUntouchedMemoryAlone(t *testing.T) {
+func TestOpenProcess_ListsUsedMemoryOnly(t *testing.T) {
 	ram, err := unix.Mmap(-1, 0, testRAM, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
 	if err != nil {
 		t.Fatal(err)
