@@ -3,6 +3,7 @@ package vmi_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -16,14 +17,14 @@ import (
 // answered is never of a kernel that has not started its first process.
 func TestGuest_IsWaitedForWhileItBoots(t *testing.T) {
 	f := guest(t) // only for the kernel to be known good
-	before, _ := filepath.Glob("/dev/shm/*-booting-*.ram")
+	name := fmt.Sprintf("booting%d", os.Getpid())
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	booted := make(chan error, 1)
 	var g *lab.Guest
 	go func() {
 		var err error
-		g, err = lab.StartGuest(ctx, lab.GuestConfig{Name: "booting", CPUs: fromEnv(envCPUs), MemoryMiB: fromEnv(envMemory)})
+		g, err = lab.StartGuest(ctx, lab.GuestConfig{Name: name, CPUs: fromEnv(envCPUs), MemoryMiB: fromEnv(envMemory)})
 		booted <- err
 	}()
 	states := make(map[string]int)
@@ -38,29 +39,22 @@ func TestGuest_IsWaitedForWhileItBoots(t *testing.T) {
 			done = true
 		default:
 		}
-		now, _ := filepath.Glob("/dev/shm/*-booting-*.ram")
-		if len(now) <= len(before) {
+		files, _ := filepath.Glob("/dev/shm/*" + name + "-*.ram")
+		if len(files) != 1 {
 			time.Sleep(time.Millisecond)
 			continue
 		}
-		path := now[len(now)-1]
-		if done {
-			path = g.MemoryFile()
-		}
-		mem, err := vmi.OpenFile(path, "")
+		mem, err := vmi.OpenFile(files[0], "")
 		if err != nil {
-			if os.IsNotExist(err) {
-				t.Fatal(err)
-			}
 			continue // not yet of its size
 		}
-		var os vmi.Guest
-		if os, last = vmi.Open(ctx, mem, vmi.Options{}); last == nil {
+		var opened vmi.Guest
+		if opened, last = vmi.Open(ctx, mem, vmi.Options{}); last == nil {
 			states["ready"]++
-			if os.OS() != f.os.OS() {
-				t.Errorf("found %s", os.OS())
+			if opened.OS() != f.os.OS() {
+				t.Errorf("found %s", opened.OS())
 			}
-			if _, err := os.Processes(ctx); err != nil && !errors.Is(err, vmi.ErrUnstable) && !errors.Is(err, vmi.ErrChanged) {
+			if _, err := opened.Processes(ctx); err != nil && !errors.Is(err, vmi.ErrUnstable) && !errors.Is(err, vmi.ErrChanged) {
 				t.Error(err)
 			}
 		} else if errors.Is(last, vmi.ErrNotReady) {
