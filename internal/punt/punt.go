@@ -21,6 +21,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 const (
@@ -60,6 +61,9 @@ func (c Config) validate() error {
 		return nil
 	}
 }
+
+// restoreEvery is how often Run looks whether the rules are still there.
+const restoreEvery = 2 * time.Second
 
 // Queues are open queues and the rules that fill them.
 type Queues struct {
@@ -143,14 +147,30 @@ func (q *Queues) Run(ctx context.Context, handle func(*Packet)) error {
 	}
 	q.handle = handle
 	close(q.running)
-	var err error
-	select {
-	case <-ctx.Done():
-	case <-q.ctx.Done():
-		err = ErrClosed
-	case err = <-q.failed:
+	return errors.Join(q.guard(ctx), q.closeQueues())
+}
+
+// guard waits for the end, and keeps the rules in place meanwhile.
+func (q *Queues) guard(ctx context.Context) error {
+	tick := time.NewTicker(restoreEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-q.ctx.Done():
+			return ErrClosed
+		case err := <-q.failed:
+			return err
+		case <-tick.C:
+			restored, err := q.rules.restore(queueTarget(q.cfg))
+			if err != nil {
+				q.cfg.Log.Error("new flows cannot be held", "error", err)
+			} else if restored {
+				q.cfg.Log.Warn("somebody removed the punt rules: they are back; new flows were dropped meanwhile")
+			}
+		}
 	}
-	return errors.Join(err, q.closeQueues())
 }
 
 // Close closes the queues, which drops the packets still held, then removes the

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"sync"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
@@ -28,10 +29,13 @@ const beforeDefrag = nftables.ChainPriority(-450)
 // the chain "prerouting" keeps connection tracking off our packets, of which it
 // would see half.
 type rules struct {
-	conn     *nftables.Conn
 	name     string
 	mark     uint32
 	markMask uint32
+
+	mu      sync.Mutex
+	conn    *nftables.Conn
+	removed bool
 }
 
 func openRules(cfg Config) (*rules, error) {
@@ -44,6 +48,37 @@ func openRules(cfg Config) (*rules, error) {
 
 // install replaces the tables, in one transaction.
 func (r *rules) install(target expr.Any) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.replace(target)
+}
+
+// restore puts the tables back if they are not whole, and tells whether it did:
+// whoever flushes a machine's firewall takes them with it.
+func (r *rules) restore(target expr.Any) (restored bool, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.removed || r.whole() {
+		return false, nil
+	}
+	return true, r.replace(target)
+}
+
+// whole says whether every chain has its rule.
+func (r *rules) whole() bool {
+	for _, family := range []nftables.TableFamily{nftables.TableFamilyIPv4, nftables.TableFamilyIPv6} {
+		table := &nftables.Table{Name: r.name, Family: family}
+		for _, chain := range []string{"prerouting", "forward"} {
+			found, err := r.conn.GetRules(table, &nftables.Chain{Name: chain, Table: table})
+			if err != nil || len(found) == 0 {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+func (r *rules) replace(target expr.Any) error {
 	r.delete()
 	for _, family := range []nftables.TableFamily{nftables.TableFamilyIPv4, nftables.TableFamilyIPv6} {
 		table := r.conn.AddTable(&nftables.Table{Name: r.name, Family: family})
@@ -60,6 +95,9 @@ func (r *rules) install(target expr.Any) error {
 
 // remove removes the tables and closes the connection.
 func (r *rules) remove() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.removed = true
 	r.delete()
 	err := r.conn.Flush()
 	if err != nil {
