@@ -180,7 +180,7 @@ func TestGuest_FindingsTracing(t *testing.T) {
 func TestGuest_FindingsUnderLoad(t *testing.T) {
 	f := guest(t)
 	pid := strings.TrimSpace(f.run(t, "(while true; do true | true; nc -w 1 127.0.0.1 82 </dev/null; nc -w 1 127.0.0.1 4; done) >/dev/null 2>&1 & echo $!"))
-	defer f.run(t, "kill -9 "+pid+"; while ps | grep -q '[n]c -w'; do sleep 0.05; done") // what is left of it is no guest at rest
+	defer f.run(t, "kill -9 "+pid+"; n=0; while pidof nc >/dev/null && [ $n -lt 60 ]; do sleep 0.05; n=$((n+1)); done") // the others' guest is at rest
 	answers, unstable := 0, 0
 	for deadline := time.Now().Add(4 * time.Second); time.Now().Before(deadline); {
 		found, err := f.os.Findings(t.Context())

@@ -345,7 +345,7 @@ func TestGuest_CancelledContext(t *testing.T) {
 func TestGuest_NothingHiddenUnderLoad(t *testing.T) {
 	f := guest(t)
 	pid := strings.TrimSpace(f.run(t, "(while true; do true | true; nc -w 1 127.0.0.1 4; done) >/dev/null 2>&1 & echo $!"))
-	defer f.run(t, "kill -9 "+pid+"; while ps | grep -q '[n]c -w'; do sleep 0.05; done") // what is left of it is no guest at rest
+	defer f.run(t, "kill -9 "+pid+"; n=0; while pidof nc >/dev/null && [ $n -lt 60 ]; do sleep 0.05; n=$((n+1)); done") // the others' guest is at rest
 	unstable := 0
 	for deadline := time.Now().Add(3 * time.Second); time.Now().Before(deadline); {
 		list, err := f.os.Processes(t.Context())
