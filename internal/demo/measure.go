@@ -130,17 +130,6 @@ func (c counts) since(before counts, place, reason string) uint64 {
 	return c[key] - before[key]
 }
 
-// drops sums what has been dropped after an earlier reading, but for a reason.
-func (c counts) drops(before counts, except string) uint64 {
-	var sum uint64
-	for key := range c {
-		if strings.HasPrefix(key[1], "drop-") && key[1] != except {
-			sum += c.since(before, key[0], key[1])
-		}
-	}
-	return sum
-}
-
 // flowOf finds the decided flow from a port of app1 to a port: a local port may
 // serve several connections.
 func (st *stage) flowOf(ctx context.Context, from int, to uint16) (api.Flow, error) {

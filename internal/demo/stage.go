@@ -26,12 +26,10 @@ type stage struct {
 	stop     context.CancelFunc
 
 	// What one step leaves for another.
-	transfer  *lab.Process // of an honest process in app1, since before the flood
-	attacker  *lab.Process
-	honestOK  int // connections that an honest process made during the flood
-	honestAll int
-	port      int // that the malicious process held
-	unhide    func() error
+	transfer *lab.Process // of an honest process in app1, since before the flood
+	attacker *lab.Process
+	port     int // that the malicious process held
+	unhide   func() error
 }
 
 // newStage boots the guests and starts the gateway. On failure nothing is left.

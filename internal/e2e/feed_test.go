@@ -79,8 +79,3 @@ func brief(events []event.Event) string {
 func decisionOn(source int) func(event.Event) bool {
 	return func(e event.Event) bool { return e.Type == "decision" && int(e.SrcPort) == source }
 }
-
-// typed matches by type and reason.
-func typed(kind, reason string) func(event.Event) bool {
-	return func(e event.Event) bool { return e.Type == kind && e.Reason == reason }
-}

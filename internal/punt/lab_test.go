@@ -34,7 +34,6 @@ type lab struct {
 	gateway netns.NsHandle
 	a, b    host
 	nft     *nftables.Conn // of the gateway
-	marking *nftables.Table
 }
 
 type host struct {
