@@ -105,12 +105,7 @@ func introspectFindings(c *cli.Context) error {
 		if err != nil {
 			return err
 		}
-		return show(c, findings, func(t *table) {
-			t.row("SEVERITY", "KIND", "SUBJECT", "EVIDENCE")
-			for _, f := range findings {
-				t.row(f.Severity, f.Kind, f.Subject, f.Evidence)
-			}
-		})
+		return show(c, findings, func(t *table) { printFindings(t, findings) })
 	})
 }
 

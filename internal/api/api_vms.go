@@ -16,6 +16,10 @@ func (s *Server) routeVMs() {
 		answer, err := list(s.Backend.Sockets(ctx, c.PathValue("vm")))
 		return answer, hint(err, ErrNotFound, hintVMs)
 	})
+	s.handle("GET /v1/vms/{vm}/findings", func(ctx context.Context, c *call) (any, error) {
+		answer, err := list(s.Backend.Findings(ctx, c.PathValue("vm")))
+		return answer, hint(err, ErrNotFound, hintVMs)
+	})
 }
 
 // list makes an empty answer [] and not null.

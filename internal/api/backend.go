@@ -27,6 +27,9 @@ type Backend interface {
 	VMs(ctx context.Context) ([]VM, error)
 	Processes(ctx context.Context, vm string) ([]Process, error)
 	Sockets(ctx context.Context, vm string) ([]vmi.Socket, error)
+	// Findings says what in a VM does not fit together: hidden processes and
+	// modules, hooks, sockets that nobody holds, and what could not be looked at.
+	Findings(ctx context.Context, vm string) ([]vmi.Finding, error)
 
 	Verdicts(ctx context.Context) ([]PortVerdict, error)
 	SetVerdict(ctx context.Context, change VerdictChange) error

@@ -31,6 +31,11 @@ func (c *Client) Sockets(ctx context.Context, vm string) ([]vmi.Socket, error) {
 	return do[[]vmi.Socket](ctx, c, http.MethodGet, "/v1/vms/"+url.PathEscape(vm)+"/sockets", nil)
 }
 
+// Findings implements Backend.
+func (c *Client) Findings(ctx context.Context, vm string) ([]vmi.Finding, error) {
+	return do[[]vmi.Finding](ctx, c, http.MethodGet, "/v1/vms/"+url.PathEscape(vm)+"/findings", nil)
+}
+
 // Verdicts implements Backend.
 func (c *Client) Verdicts(ctx context.Context) ([]PortVerdict, error) {
 	return do[[]PortVerdict](ctx, c, http.MethodGet, "/v1/verdicts", nil)

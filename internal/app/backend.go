@@ -169,6 +169,20 @@ func (b backend) Sockets(ctx context.Context, vm string) ([]vmi.Socket, error) {
 	return sockets, nil
 }
 
+// Findings implements api.Backend.
+func (b backend) Findings(ctx context.Context, vm string) ([]vmi.Finding, error) {
+	g, open, err := b.guestOf(vm)
+	if err != nil {
+		return nil, err
+	}
+	findings, err := open.Findings(ctx)
+	if err != nil {
+		g.noticed(err)
+		return nil, fmt.Errorf("%w: cannot compare the views of %s: %w", api.ErrUnavailable, vm, err)
+	}
+	return findings, nil
+}
+
 // Measure implements api.Backend.
 func (b backend) Measure(ctx context.Context, m api.Measure) error {
 	if n := b.state.Load().inv.byName[m.VM]; n == nil || n.vm == nil {

@@ -56,6 +56,13 @@ func sockets() []vmi.Socket {
 	}
 }
 
+func findings() []vmi.Finding {
+	return []vmi.Finding{{
+		Kind: vmi.HiddenProcess, Severity: vmi.High, Subject: "process 666 (miner)", PID: 666,
+		Evidence: "its own ps does not show it, in 3 samples that agree", Views: []string{"tree", "slab"},
+	}}
+}
+
 func curl() *verdict.Process {
 	return &verdict.Process{Instance: verdict.Instance{VM: "app1", PID: 120, Start: 5e9}, Name: "curl", Path: "/usr/bin/curl", UID: 1000}
 }

@@ -99,6 +99,14 @@ func (f *Fake) Sockets(_ context.Context, vm string) ([]vmi.Socket, error) {
 	return sockets(), nil
 }
 
+// Findings implements api.Backend.
+func (f *Fake) Findings(_ context.Context, vm string) ([]vmi.Finding, error) {
+	if err := f.readable(vm); err != nil {
+		return nil, err
+	}
+	return findings(), nil
+}
+
 // Verdicts implements api.Backend.
 func (f *Fake) Verdicts(context.Context) ([]api.PortVerdict, error) {
 	f.mu.Lock()
