@@ -43,7 +43,7 @@ demo: deps build ## Show the gateway at work on three virtual machines (root)
 	build/vmgate-demo
 
 .PHONY: test
-test: deps ## Run all tests (root; about ten minutes), or those of PKG=./some/package
+test: deps ## Run all tests (root; about four minutes), or those of PKG=./some/package
 	$(GO) test -json $(TESTFLAGS) $(PKG) | $(GO) run ./scripts/testsum
 
 .PHONY: test-short

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -16,6 +17,7 @@ import (
 	"github.com/vmgate/vmgate/internal/api"
 	"github.com/vmgate/vmgate/internal/event"
 	"github.com/vmgate/vmgate/internal/lab"
+	"github.com/vmgate/vmgate/pkg/vmi"
 	"github.com/vmgate/vmgate/pkg/vmi/vmitest"
 )
 
@@ -130,6 +132,11 @@ func (g *gateway) checkHidden(t *testing.T, guest *lab.Guest) {
 	})
 	if e.Verdict != "check" || e.Cause != "hidden" {
 		t.Errorf("decided %s (%s)", e.Verdict, e.Cause)
+	}
+	findings, err := g.client.Findings(t.Context(), "app3")
+	must(t, err)
+	if !slices.ContainsFunc(findings, func(f vmi.Finding) bool { return f.Kind == vmi.HiddenProcess && int(f.PID) == p.PID() }) {
+		t.Errorf("the findings do not name it: %+v", findings)
 	}
 	must(t, vmitest.Unhide(guest.MemoryFile(), "q35", uint32(p.PID())))
 	end(t, p)
