@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"os"
 	"sync"
 	"time"
 
@@ -21,6 +22,9 @@ const (
 	retryBooting = time.Second
 	retryFailing = 5 * time.Second
 )
+
+// checkFile is how often the memory file is looked at: no machine boots as fast.
+const checkFile = 500 * time.Millisecond
 
 // guest keeps the introspection of one VM open: it waits for the guest to boot,
 // discovers its kernel, and discovers it anew after a reboot.
@@ -54,6 +58,11 @@ func (g *guest) keep(ctx context.Context) {
 
 // session opens the guest's memory and holds it until the guest changes.
 func (g *guest) session(ctx context.Context) {
+	file, err := os.Stat(g.memory.File)
+	if err != nil {
+		g.fail(ctx, "failing", fmt.Errorf("cannot find the memory file: %w", err))
+		return
+	}
 	mem, err := vmi.OpenFile(g.memory.File, g.memory.Machine)
 	if err != nil {
 		g.fail(ctx, "failing", err)
@@ -71,12 +80,30 @@ func (g *guest) session(ctx context.Context) {
 	}
 	g.set(opened, "ready", "")
 	g.log.Info("guest discovered", "os", opened.OS())
-	select {
-	case <-ctx.Done():
-	case <-g.reopen:
-		g.log.Info("guest has changed, discovering it anew")
-	}
+	g.untilChanged(ctx, file)
 	g.set(nil, "waiting", "the guest has changed")
+}
+
+// untilChanged returns when the guest's kernel is another, or when another file
+// stands at its path: a machine that was switched off and on has a new one, and
+// the old one, which is still open, would answer as if nothing had happened.
+func (g *guest) untilChanged(ctx context.Context, file os.FileInfo) {
+	tick := time.NewTicker(checkFile)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-g.reopen:
+			g.log.Info("guest has changed, discovering it anew")
+			return
+		case <-tick.C:
+			if now, err := os.Stat(g.memory.File); err != nil || !os.SameFile(file, now) {
+				g.log.Info("the guest's memory file was replaced, opening it anew")
+				return
+			}
+		}
+	}
 }
 
 // fail records why the guest cannot be read and waits before the next try.

@@ -81,6 +81,20 @@ func TestGuest(t *testing.T) {
 	t.Run("aHiddenProcessIsChecked", func(t *testing.T) { g.checkHidden(t, guest) })
 	t.Run("aConvictionOutlivesAKillBeforeItWasStored", func(t *testing.T) { g.checkConviction(t, guest) })
 	t.Run("aPortIsJudgedAnewWithItsNewHolder", func(t *testing.T) { g.checkReuse(t, guest) })
+	t.Run("anotherMemoryFileAtItsPathIsAnotherGuest", func(t *testing.T) { g.checkReplaced(t, guest) })
+}
+
+// checkReplaced plays a machine that was switched off and on: QEMU makes a new
+// file then. The old one must not answer for it.
+func (g *gateway) checkReplaced(t *testing.T, guest *lab.Guest) {
+	file := guest.MemoryFile()
+	away := file + ".away"
+	must(t, os.Rename(file, away))
+	t.Cleanup(func() { os.Remove(away) })
+	must(t, os.WriteFile(file, make([]byte, 1<<20), 0o600))
+	await(t, "the new file is no guest yet", func() bool { return g.vm("app3").Memory == "waiting" && g.vm("app3").OS == "" })
+	must(t, os.Rename(away, file))
+	await(t, "the guest is back", func() bool { return g.vm("app3").Memory == "ready" })
 }
 
 // checkShared: a shell opens a UDP socket and gives it to a child before the
