@@ -32,7 +32,7 @@ func newApp(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 		OnUsageError:         asUsageError,
 		Commands: []*cli.Command{
 			cmdRun(), cmdTeardown(), cmdValidate(), cmdSchema(),
-			cmdStatus(), cmdReload(), cmdVMs(), cmdPs(), cmdSockets(), cmdFindings(), cmdFlows(), cmdExplain(), cmdMonitor(),
+			cmdStatus(), cmdReload(), cmdVMs(), cmdPs(), cmdSockets(), cmdOwner(), cmdFindings(), cmdFlows(), cmdExplain(), cmdMonitor(),
 			cmdVerdicts(), cmdLists(), cmdPolicy(), cmdIsolate(), cmdInspect(), cmdRelease(),
 			cmdIntrospect(), cmdCompletion(), cmdVersion(),
 		},

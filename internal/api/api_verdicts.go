@@ -33,15 +33,21 @@ func (s *Server) setVerdict(ctx context.Context, c *call) (any, error) {
 }
 
 func (s *Server) deleteVerdict(ctx context.Context, c *call) (any, error) {
-	number, err := strconv.ParseUint(c.PathValue("port"), 10, 16)
+	port, err := c.port()
 	if err != nil {
-		return nil, fmt.Errorf("%w: %q is no port", ErrInvalid, c.PathValue("port"))
-	}
-	port := Port{VM: c.PathValue("vm"), Proto: c.PathValue("proto"), Port: uint16(number)}
-	if err := port.check(); err != nil {
 		return nil, err
 	}
 	return nil, hint(s.Backend.DeleteVerdict(ctx, port), ErrNotFound, "\"gatewayd verdicts\" lists what there is")
+}
+
+// port reads the port of a VM that the call's path names.
+func (c *call) port() (Port, error) {
+	number, err := strconv.ParseUint(c.PathValue("port"), 10, 16)
+	if err != nil {
+		return Port{}, fmt.Errorf("%w: %q is no port", ErrInvalid, c.PathValue("port"))
+	}
+	port := Port{VM: c.PathValue("vm"), Proto: c.PathValue("proto"), Port: uint16(number)}
+	return port, port.check()
 }
 
 func (v *VerdictChange) check() error {

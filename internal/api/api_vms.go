@@ -16,6 +16,14 @@ func (s *Server) routeVMs() {
 		answer, err := list(s.Backend.Sockets(ctx, c.PathValue("vm")))
 		return answer, hint(err, ErrNotFound, hintVMs)
 	})
+	s.handle("GET /v1/vms/{vm}/owner/{proto}/{port}", func(ctx context.Context, c *call) (any, error) {
+		port, err := c.port()
+		if err != nil {
+			return nil, err
+		}
+		answer, err := s.Backend.Owner(ctx, port)
+		return answer, hint(err, ErrNotFound, hintVMs)
+	})
 	s.handle("GET /v1/vms/{vm}/findings", func(ctx context.Context, c *call) (any, error) {
 		answer, err := list(s.Backend.Findings(ctx, c.PathValue("vm")))
 		return answer, hint(err, ErrNotFound, hintVMs)

@@ -27,6 +27,8 @@ type Backend interface {
 	VMs(ctx context.Context) ([]VM, error)
 	Processes(ctx context.Context, vm string) ([]Process, error)
 	Sockets(ctx context.Context, vm string) ([]vmi.Socket, error)
+	// Owner finds the processes that hold a port of a VM; none is ErrNotFound.
+	Owner(ctx context.Context, port Port) (vmi.Answer, error)
 	// Findings says what in a VM does not fit together: hidden processes and
 	// modules, hooks, sockets that nobody holds, and what could not be looked at.
 	Findings(ctx context.Context, vm string) ([]vmi.Finding, error)

@@ -31,6 +31,11 @@ func (c *Client) Sockets(ctx context.Context, vm string) ([]vmi.Socket, error) {
 	return do[[]vmi.Socket](ctx, c, http.MethodGet, "/v1/vms/"+url.PathEscape(vm)+"/sockets", nil)
 }
 
+// Owner implements Backend.
+func (c *Client) Owner(ctx context.Context, port Port) (vmi.Answer, error) {
+	return do[vmi.Answer](ctx, c, http.MethodGet, "/v1/vms/"+url.PathEscape(port.VM)+"/owner/"+portPath(port), nil)
+}
+
 // Findings implements Backend.
 func (c *Client) Findings(ctx context.Context, vm string) ([]vmi.Finding, error) {
 	return do[[]vmi.Finding](ctx, c, http.MethodGet, "/v1/vms/"+url.PathEscape(vm)+"/findings", nil)
@@ -48,9 +53,10 @@ func (c *Client) SetVerdict(ctx context.Context, change VerdictChange) error {
 
 // DeleteVerdict implements Backend.
 func (c *Client) DeleteVerdict(ctx context.Context, port Port) error {
-	path := fmt.Sprintf("/v1/verdicts/%s/%s/%d", url.PathEscape(port.VM), url.PathEscape(port.Proto), port.Port)
-	return c.call(ctx, http.MethodDelete, path, nil)
+	return c.call(ctx, http.MethodDelete, fmt.Sprintf("/v1/verdicts/%s/%s", url.PathEscape(port.VM), portPath(port)), nil)
 }
+
+func portPath(port Port) string { return fmt.Sprintf("%s/%d", url.PathEscape(port.Proto), port.Port) }
 
 // Flows implements Backend.
 func (c *Client) Flows(ctx context.Context) ([]Flow, error) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"slices"
 	"strings"
@@ -167,6 +168,26 @@ func (b backend) Sockets(ctx context.Context, vm string) ([]vmi.Socket, error) {
 		return nil, fmt.Errorf("%w: cannot list the sockets of %s: %w", api.ErrUnavailable, vm, err)
 	}
 	return sockets, nil
+}
+
+// Owner implements api.Backend.
+func (b backend) Owner(ctx context.Context, port api.Port) (vmi.Answer, error) {
+	proto, err := api.ParseProto(port.Proto)
+	if err != nil {
+		return vmi.Answer{}, err
+	}
+	g, _, err := b.guestOf(port.VM)
+	if err != nil {
+		return vmi.Answer{}, err
+	}
+	answer, err := g.ask(ctx, vmi.Query{Proto: proto, Local: netip.AddrPortFrom(netip.Addr{}, port.Port)})
+	if err != nil {
+		return vmi.Answer{}, fmt.Errorf("%w: %w", api.ErrUnavailable, err)
+	}
+	if len(answer.Owners) == 0 {
+		return vmi.Answer{}, fmt.Errorf("%w: no process of %s holds %s port %d", api.ErrNotFound, port.VM, port.Proto, port.Port)
+	}
+	return answer, nil
 }
 
 // Findings implements api.Backend.

@@ -70,6 +70,9 @@ func TestGuest(t *testing.T) {
 				t.Fatalf("decided %+v", e)
 			}
 			await(t, "its connection is there", func() bool { return g.flowOf("app3", int(e.SrcPort)).Dst.Packets > 1 })
+			if out, exit := g.run("owner", "app3", "tcp", fmt.Sprint(e.SrcPort), "--socket", g.socket()); exit != 0 || !strings.Contains(out, fmt.Sprint(p.PID())) {
+				t.Errorf("gatewayd owner ended with %d: %s", exit, out)
+			}
 			said := ask(t, guest, fmt.Sprintf("cat /proc/%d/comm; readlink /proc/%[1]d/exe; ls -l /proc/%[1]d/fd | grep -c socket:", p.PID()))
 			seen := fmt.Sprintf("%s\n%s\n", e.SrcProcess.Name, e.SrcProcess.Path)
 			if int(e.SrcProcess.PID) != p.PID() || !strings.HasPrefix(said, seen) || strings.HasSuffix(said, "\n0\n") {

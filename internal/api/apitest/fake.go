@@ -99,6 +99,17 @@ func (f *Fake) Sockets(_ context.Context, vm string) ([]vmi.Socket, error) {
 	return sockets(), nil
 }
 
+// Owner implements api.Backend.
+func (f *Fake) Owner(_ context.Context, port api.Port) (vmi.Answer, error) {
+	if err := f.readable(port.VM); err != nil {
+		return vmi.Answer{}, err
+	}
+	if port.Port != 40000 {
+		return vmi.Answer{}, fmt.Errorf("%w: no process of %s holds %s port %d", api.ErrNotFound, port.VM, port.Proto, port.Port)
+	}
+	return vmi.Answer{Owners: []vmi.Process{processes()[1].Process}, ReadAt: noon, Verified: "its socket, read twice"}, nil
+}
+
 // Findings implements api.Backend.
 func (f *Fake) Findings(_ context.Context, vm string) ([]vmi.Finding, error) {
 	if err := f.readable(vm); err != nil {
