@@ -4,26 +4,15 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
-)
 
-// protocols are those that have a name here; the rest are written as numbers
-// (IANA, Assigned Internet Protocol Numbers).
-var protocols = []struct {
-	name   string
-	number uint8
-	ports  bool
-}{
-	{"tcp", 6, true}, {"udp", 17, true}, {"sctp", 132, true},
-	{"icmp", 1, false}, {"icmpv6", 58, false},
-}
+	"github.com/vmgate/vmgate/pkg/verdict"
+)
 
 // ParseProto reads an IP protocol as it is written in calls and on the command
 // line: a name in any case, or a number.
 func ParseProto(s string) (uint8, error) {
-	for _, p := range protocols {
-		if strings.EqualFold(s, p.name) {
-			return p.number, nil
-		}
+	if number, known := verdict.ProtoNumber(strings.ToLower(s)); known && number != 0 {
+		return number, nil
 	}
 	n, err := strconv.ParseUint(s, 10, 8)
 	if err != nil {
@@ -34,12 +23,10 @@ func ParseProto(s string) (uint8, error) {
 
 // ProtoName is the inverse of ParseProto.
 func ProtoName(number uint8) string {
-	for _, p := range protocols {
-		if p.number == number {
-			return p.name
-		}
+	if number == 0 {
+		return "0" // a protocol here, not "any"
 	}
-	return strconv.Itoa(int(number))
+	return verdict.ProtoName(number)
 }
 
 // normalProto checks a protocol and gives it its usual form, and says whether
@@ -49,10 +36,5 @@ func normalProto(s string) (proto string, ports bool, err error) {
 	if err != nil {
 		return "", false, err
 	}
-	for _, p := range protocols {
-		if p.number == number {
-			ports = p.ports
-		}
-	}
-	return ProtoName(number), ports, nil
+	return ProtoName(number), verdict.HasPorts(number), nil
 }

@@ -10,10 +10,8 @@ import (
 // ParseProtocol returns the IP protocol number of a name that verdict.ProtoName
 // gives, or of a decimal number; 0 for "any".
 func ParseProtocol(s string) (uint8, error) {
-	for proto := range 256 {
-		if verdict.ProtoName(uint8(proto)) == s {
-			return uint8(proto), nil
-		}
+	if proto, known := verdict.ProtoNumber(s); known {
+		return proto, nil
 	}
 	proto, err := strconv.ParseUint(s, 10, 8)
 	if err != nil || proto == 0 {

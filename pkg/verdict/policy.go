@@ -198,6 +198,16 @@ func ProtoName(proto uint8) string {
 	}
 }
 
+// ProtoNumber is the inverse of ProtoName for names: 0 for "any".
+func ProtoNumber(name string) (number uint8, known bool) {
+	for _, proto := range [...]uint8{0, protoICMP, protoTCP, protoUDP, protoICMPv6, protoSCTP} {
+		if ProtoName(proto) == name {
+			return proto, true
+		}
+	}
+	return 0, false
+}
+
 // Policy is an ordered list of rules, of which the first match decides. It must
 // not be changed once it is in use. A nil Policy denies.
 type Policy struct {
