@@ -11,7 +11,9 @@ set -euo pipefail
 shopt -s inherit_errexit nullglob
 
 top=$(cd "$(dirname "$0")/.." && pwd)
-mirror=${VMGATE_DEBIAN_MIRROR:-http://deb.debian.org/debian}
+# Where this machine gets Debian's main archive from.
+# shellcheck disable=SC2016 # apt's own variables
+mirror=$(apt-get indextargets --format '$(LABEL) $(SITE)' 'Created-By: Packages' | awk '$1 == "Debian" && !site { site = $2 } END { print site }')
 suites=("$@")
 ((${#suites[@]})) || suites=(bullseye trixie sid)
 
@@ -21,6 +23,7 @@ die() {
 	exit 1
 }
 
+[[ -n $mirror ]] || die "tell where this machine gets Debian from: apt has no sources for it"
 [[ -x $top/build/guest/busybox ]] || die "find build/guest/busybox: run scripts/install-deps.sh first"
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT

@@ -83,13 +83,22 @@ need_debian() {
 candidate() { apt-cache policy "$1" | sed -n 's/^ *Candidate: //p'; }
 has_candidate() { [[ -n $(candidate "$1") && $(candidate "$1") != "(none)" ]]; }
 
+# mirror prints where this machine gets Debian from.
+mirror() {
+	# shellcheck disable=SC2016 # apt's own variables
+	apt-get indextargets --format '$(RELEASE) $(SITE)' 'Created-By: Packages' |
+		awk -v release="$VERSION_CODENAME" '$1 == release && !site { site = $2 } END { print site }'
+}
+
 # Suricata is not in Debian 12 itself.
 add_backports() {
-	local file=/etc/apt/sources.list.d/vmgate-backports.sources
+	local file=/etc/apt/sources.list.d/vmgate-backports.sources site
+	site=$(mirror)
+	[[ -n $site ]] || die "tell where this machine gets $VERSION_CODENAME from" "add $VERSION_CODENAME-backports to apt's sources by hand"
 	say "suricata has no candidate: adding $VERSION_CODENAME-backports as $file"
 	cat >"$file" <<-EOF
 		Types: deb
-		URIs: http://deb.debian.org/debian
+		URIs: $site
 		Suites: $VERSION_CODENAME-backports
 		Components: main
 		Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg
