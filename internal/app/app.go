@@ -162,12 +162,11 @@ func (a *App) kernelEvent(e loader.Event) {
 }
 
 // askSave has the book stored soon.
-func (a *App) askSave() error {
+func (a *App) askSave() {
 	select {
 	case a.saves <- struct{}{}:
 	default:
 	}
-	return nil
 }
 
 // saver stores the book when asked, beside the decisions: a disk is slow.

@@ -20,7 +20,7 @@ type effects struct {
 	journal *journal
 	log     *slog.Logger
 	now     func() *state
-	keep    func() error // stores what must outlive the daemon
+	save    func() // has what must outlive the daemon stored soon
 	sweep   func(vm string)
 }
 
@@ -48,7 +48,8 @@ func (e *effects) apply(changed []verdict.Effect) error {
 		errs = append(errs, err)
 		e.journal.effect(effect)
 	}
-	return errors.Join(append(errs, e.keep())...)
+	e.save()
+	return errors.Join(errs...)
 }
 
 // process makes the verdict on a process stand over all its flows by one write,
@@ -118,7 +119,8 @@ func (e *effects) rejudge() error {
 		standing, _ := e.book.JudgeVM(n.name)
 		errs = append(errs, e.vm(n.name, standing))
 	}
-	return errors.Join(append(errs, e.keep())...)
+	e.save()
+	return errors.Join(errs...)
 }
 
 // strictest is the verdict that the kernel would reach on a flow now, and why.

@@ -119,7 +119,7 @@ func (a *App) openDecision(cfg *config.Config, undo *cleanups) error {
 	a.sweeper = newSweeper(a.book, current, a.log)
 	a.effects = &effects{
 		dp: a.dp, book: a.book, rules: a.rules, owners: a.owners, journal: a.journal, log: a.log,
-		now: current, keep: a.askSave, sweep: a.sweeper.ask,
+		now: current, save: a.askSave, sweep: a.sweeper.ask,
 	}
 	a.sweeper.effects = a.effects
 	a.keeper = &housekeeper{dp: a.dp, rules: a.rules, owners: a.owners, log: a.log, now: current}

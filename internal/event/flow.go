@@ -4,11 +4,9 @@ import (
 	"crypto/sha1"
 	"encoding/base64"
 	"encoding/binary"
-	"fmt"
 	"hash/fnv"
 	"net/netip"
 	"strconv"
-	"strings"
 )
 
 // IP protocol numbers that have names here (IANA, "Protocol Numbers").
@@ -33,24 +31,6 @@ func ProtoName(proto uint8) string {
 		return name
 	}
 	return strconv.Itoa(int(proto))
-}
-
-// ParseProto is the inverse of ProtoName; letter case does not matter, and
-// "icmpv6" is known too.
-func ParseProto(s string) (uint8, error) {
-	if strings.EqualFold(s, "icmpv6") {
-		return protoICMPv6, nil
-	}
-	for proto, name := range protoNames {
-		if strings.EqualFold(s, name) {
-			return proto, nil
-		}
-	}
-	n, err := strconv.ParseUint(s, 10, 8)
-	if err != nil {
-		return 0, fmt.Errorf("unknown protocol %q: want tcp, udp, sctp, icmp, icmpv6 or a number up to 255", s)
-	}
-	return uint8(n), nil
 }
 
 // FlowID returns a number that both directions of a flow share, as EVE's
