@@ -98,7 +98,7 @@ func (a *alertBench) prepare() {
 	a.absorb(a.Web1, 80)
 	a.absorb(a.Web1, 443)
 	a.sender, a.receiver = tapOn(a.b, a.App1), tapOn(a.b, a.Web1)
-	a.engine = tapIn(a.b, filepath.Base(a.pins)+"-ids", "ids-in-p")
+	a.engine = tapIn(a.b, filepath.Base(a.Pins)+"-ids", "ids-in-p")
 }
 
 // The source ports of a sample's flows.

@@ -2,19 +2,17 @@ package bench_test
 
 import (
 	"context"
-	"crypto/rand"
 	"fmt"
 	"net"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
-	"github.com/vmgate/vmgate/internal/api"
 	"github.com/vmgate/vmgate/internal/lab"
+	"github.com/vmgate/vmgate/internal/lab/daemon"
 	"github.com/vmgate/vmgate/pkg/loader"
 )
 
@@ -41,14 +39,9 @@ ids:
 // gateway is a topology with gatewayd, which can be stopped and started.
 type gateway struct {
 	*lab.Topology
-	b        *testing.B
-	dir      string
-	pins     string
-	gatewayd string
-	client   *api.Client
-	dp       *loader.Dataplane // the maps, beside the daemon
-
-	command *exec.Cmd
+	*daemon.Daemon
+	b  *testing.B
+	dp *loader.Dataplane // the maps, beside the daemon
 }
 
 func newGateway(b *testing.B, rules string) *gateway {
@@ -59,73 +52,46 @@ func newGateway(b *testing.B, rules string) *gateway {
 	if _, err := exec.LookPath("suricata"); err != nil {
 		b.Skip("no suricata here: ", err)
 	}
-	dir, err := os.MkdirTemp("", "vmgate-bench-") // short: there are sockets in it
+	topology, err := lab.NewTopology(b.Context(), lab.Namespaces, nil)
 	must(b, err)
-	g := &gateway{
-		b: b, dir: dir, gatewayd: filepath.Join(dir, "gatewayd"),
-		pins:   fmt.Sprintf("/sys/fs/bpf/vb%d-%s", os.Getpid(), strings.ToLower(rand.Text()[:6])),
-		client: api.NewClient(filepath.Join(dir, "run", "gatewayd.sock")),
-	}
-	b.Cleanup(func() { os.RemoveAll(dir) })
-	if out, err := exec.Command("go", "build", "-trimpath", "-o", g.gatewayd, "../../cmd/gatewayd").CombinedOutput(); err != nil {
-		b.Fatalf("cannot build gatewayd: %v: %s", err, out)
-	}
-	text := strings.NewReplacer("PINS", g.pins, "DIR", dir).Replace(configuration)
-	must(b, os.WriteFile(g.file("gateway.yaml"), []byte(text), 0o600))
-	must(b, os.WriteFile(g.file("local.rules"), []byte(rules), 0o600))
-	g.Topology, err = lab.NewTopology(b.Context(), lab.Namespaces, nil)
+	b.Cleanup(func() { must(b, topology.Close()) })
+	program, err := daemon.Build(b.Context(), b.TempDir())
 	must(b, err)
+	d, err := daemon.New(topology.Gateway, program)
+	must(b, err)
+	g := &gateway{b: b, Topology: topology, Daemon: d}
 	b.Cleanup(func() {
-		g.stop()
-		out, err := g.Gateway.Command(context.Background(), g.gatewayd, "teardown", "--config", g.file("gateway.yaml")).CombinedOutput()
-		if err != nil {
-			b.Errorf("cannot tear down: %v: %s", err, out)
-		}
-		if g.dp != nil {
-			g.dp.Close()
-		}
-		if err := g.Close(); err != nil {
+		log := d.Log()
+		if err := d.Close(); err != nil {
 			b.Error(err)
 		}
 		if b.Failed() {
-			log, _ := os.ReadFile(g.file("gatewayd.log"))
-			b.Logf("gatewayd said:\n%s", log[max(0, len(log)-4096):])
+			b.Logf("gatewayd said:\n%s", log)
 		}
 	})
+	text := strings.NewReplacer("PINS", g.Pins, "DIR", g.Dir).Replace(configuration)
+	must(b, os.WriteFile(g.Config, []byte(text), 0o600))
+	must(b, os.WriteFile(g.File("local.rules"), []byte(rules), 0o600))
 	g.start()
-	g.dp, err = loader.Open(loader.Options{Pins: g.pins})
+	g.dp, err = loader.Open(loader.Options{Pins: g.Pins})
 	must(b, err)
+	b.Cleanup(func() { g.dp.Close() })
 	return g
 }
 
-func (g *gateway) file(name string) string { return filepath.Join(g.dir, name) }
-
-// start runs gatewayd until stop, and waits until packets can go through the engine.
+// start runs gatewayd until it is stopped, and waits until packets can go through
+// the engine.
 func (g *gateway) start() {
 	g.b.Helper()
-	log, err := os.OpenFile(g.file("gatewayd.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-	must(g.b, err)
-	defer log.Close() // the daemon has its own descriptor
-	g.command = g.Gateway.Command(context.Background(), g.gatewayd, "run", "--config", g.file("gateway.yaml"))
-	g.command.Stdout, g.command.Stderr = log, log
-	must(g.b, g.command.Start())
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
-		status, err := g.client.Status(g.b.Context())
-		if err == nil && status.PID == g.command.Process.Pid && status.IDS.State == "up" {
-			return
-		}
-		if time.Now().After(deadline) {
-			g.b.Fatal("gatewayd is not up")
-		}
-	}
+	ctx, cancel := context.WithTimeout(g.b.Context(), time.Minute)
+	defer cancel()
+	must(g.b, g.Start())
+	must(g.b, g.Await(ctx, nil))
 }
 
 func (g *gateway) stop() {
-	if g.command != nil {
-		_ = g.command.Process.Signal(syscall.SIGTERM) // it may have ended already
-		_ = g.command.Wait()
-		g.command = nil
-	}
+	g.b.Helper()
+	must(g.b, g.Stop(syscall.SIGTERM))
 }
 
 // vm is the number of a VM in the maps.

@@ -4,21 +4,19 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/vmgate/vmgate/internal/api"
 	"github.com/vmgate/vmgate/internal/lab"
+	"github.com/vmgate/vmgate/internal/lab/daemon"
 )
 
 // stage is everything that the steps play on.
 type stage struct {
 	opt     Options
 	screen  *screen
-	dir     string // of the gateway's files
 	lab     *lab.Topology
-	gateway *gateway
+	gateway *daemon.Daemon
 	client  *api.Client
 	feed    *feed
 
@@ -41,20 +39,17 @@ func newStage(ctx context.Context, opt Options, scr *screen) (st *stage, err err
 			st = nil
 		}
 	}()
-	if st.dir, err = os.MkdirTemp("", "vmgate-demo-"); err != nil {
-		return st, err
-	}
 	scr.line("booting app1, app2 and web1 (%s): this takes 5 to 60 seconds", lab.Acceleration())
 	if st.lab, err = lab.NewTopology(ctx, lab.Guests, opt.Log); err != nil {
 		return st, fmt.Errorf("cannot set up the virtual machines: %w", err)
 	}
 	scr.line("guests are up; two vSwitches, app1 and app2 on one, web1 on the other")
-	if st.gateway, err = startGateway(ctx, st); err != nil {
+	if st.gateway, err = startGateway(st); err != nil {
 		return st, err
 	}
-	st.client = api.NewClient(st.gateway.socket)
+	st.client = st.gateway.Client
 	if err := st.awaitGateway(ctx); err != nil {
-		return st, errors.Join(err, st.gateway.said())
+		return st, err
 	}
 	feedCtx, stop := context.WithCancel(ctx)
 	st.stop, st.feed, st.followed = stop, newFeed(scr), make(chan struct{})
@@ -78,30 +73,21 @@ func (st *stage) awaitGateway(ctx context.Context) error {
 			st.screen.line("%s", what)
 		}
 	}
-	return poll(ctx, "the gateway did not come up", func() (bool, error) {
-		if err := st.gateway.alive(); err != nil {
-			return false, err
-		}
-		status, err := st.client.Status(ctx)
-		if err != nil {
-			return false, nil // its socket is not there yet
-		}
+	return st.gateway.Await(ctx, func(status api.Status) bool {
 		tell("gatewayd is up: vNICs gw-apps and gw-web attached, pid " + fmt.Sprint(status.PID))
+		tell(status.IDS.Engine + " is inline")
 		vms, err := st.client.VMs(ctx)
 		if err != nil {
-			return false, err
+			return false // the daemon ends
 		}
-		ready := status.IDS.State == "up"
-		if ready {
-			tell(status.IDS.Engine + " is inline")
-		}
+		ready := true
 		for _, vm := range vms {
 			if vm.Memory == "ready" {
 				tell(vm.ID + " is understood from its memory: " + vm.OS)
 			}
 			ready = ready && vm.Memory == "ready"
 		}
-		return ready, nil
+		return ready
 	})
 }
 
@@ -132,19 +118,13 @@ func (st *stage) close() error {
 		<-st.followed
 	}
 	if st.gateway != nil {
-		errs = append(errs, st.gateway.close())
+		errs = append(errs, st.gateway.Close())
 	}
 	if st.lab != nil {
 		errs = append(errs, st.lab.Close())
 	}
-	if st.dir != "" {
-		errs = append(errs, os.RemoveAll(st.dir))
-	}
 	return errors.Join(errs...)
 }
-
-// path is a file of the stage's own directory.
-func (st *stage) path(name string) string { return filepath.Join(st.dir, name) }
 
 // poll calls done until it says so, fails, or ctx ends.
 func poll(ctx context.Context, what string, done func() (bool, error)) error {

@@ -102,7 +102,7 @@ func reuse(ctx context.Context, st *stage) (string, error) {
 
 // inspect: the maps speak for themselves.
 func inspect(ctx context.Context, st *stage) (string, error) {
-	pin := filepath.Join(st.gateway.pins, "verdicts")
+	pin := filepath.Join(st.gateway.Pins, "verdicts")
 	out, err := exec.CommandContext(ctx, "bpftool", "map", "dump", "pinned", pin).Output()
 	if err != nil {
 		return "", fmt.Errorf("bpftool cannot dump %s: %w", pin, err)

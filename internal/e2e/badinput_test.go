@@ -40,7 +40,7 @@ func TestBadInput(t *testing.T) {
 			}
 			g.write(c.setup)
 			g.writeText(strings.Replace(g.render(c.setup), c.old, c.new, 1))
-			out, exit := g.run("run", "--config", g.config)
+			out, exit := g.run("run", "--config", g.Config)
 			if exit != c.exit || !containsAll(out, c.says...) {
 				t.Errorf("ended with %d, want %d, and said, where %q belong:\n%s", exit, c.exit, c.says, out)
 			}
@@ -61,12 +61,12 @@ func TestBadInput_ThatShowsLate(t *testing.T) {
 		s.IDS = harmlessRule
 	}
 	g.write(s)
-	must(t, os.MkdirAll(filepath.Dir(g.socket()), 0o750))
-	must(t, os.WriteFile(g.socket(), nil, 0o600))
-	if out, exit := g.run("run", "--config", g.config); exit != 1 || !containsAll(out, g.socket(), "no socket") {
+	must(t, os.MkdirAll(filepath.Dir(g.Socket()), 0o750))
+	must(t, os.WriteFile(g.Socket(), nil, 0o600))
+	if out, exit := g.run("run", "--config", g.Config); exit != 1 || !containsAll(out, g.Socket(), "no socket") {
 		t.Errorf("ended with %d and said:\n%s", exit, out)
 	}
-	must(t, os.Remove(g.socket()))
+	must(t, os.Remove(g.Socket()))
 	g.wantNothingLeft(t)
 }
 
@@ -124,7 +124,7 @@ func TestBadInput_OnTheSocket(t *testing.T) {
 		"halfRequest": "POST /v1/measures HTTP/1.1\r\nHost: x\r\nContent-Length: 999999\r\n\r\n{",
 	} {
 		t.Run(name, func(t *testing.T) {
-			conn, err := net.Dial("unix", g.socket())
+			conn, err := net.Dial("unix", g.Socket())
 			must(t, err)
 			defer conn.Close()
 			must(t, conn.SetDeadline(time.Now().Add(patience)))
@@ -137,8 +137,8 @@ func TestBadInput_OnTheSocket(t *testing.T) {
 			}
 		})
 	}
-	status, err := g.client.Status(t.Context())
-	if err != nil || status.PID != g.command.Process.Pid {
+	status, err := g.Client.Status(t.Context())
+	if err != nil || status.PID != g.PID() {
 		t.Fatalf("the daemon is pid %d now: %v", status.PID, err)
 	}
 	if vm := g.vm("app2"); vm.Verdict != "forward" {

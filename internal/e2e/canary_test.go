@@ -18,7 +18,7 @@ func TestCanary_AHungEngine(t *testing.T) {
 			g := namespaced(t, setup{IDS: harmlessRule, Failure: "{ids: " + knob + "}"})
 			checked := newStream(t, g.App1, serve(t, g.Web1, 443), false)
 			direct := newStream(t, g.App1, serve(t, g.Web1, 80), false)
-			status, err := g.client.Status(t.Context())
+			status, err := g.Client.Status(t.Context())
 			must(t, err)
 			was, mark, before := status.IDS, g.events.mark(), g.counts()
 			began := time.Now()
@@ -43,7 +43,7 @@ func TestCanary_AHungEngine(t *testing.T) {
 			direct.moves(t)
 			var is api.IDSStatus
 			await(t, "another engine is up", func() bool {
-				status, err := g.client.Status(t.Context())
+				status, err := g.Client.Status(t.Context())
 				is = status.IDS
 				return err == nil && is.State == "up" && is.PID != was.PID && is.PID != 0
 			})
@@ -83,7 +83,7 @@ func TestCanary_OfAGuestGoesNowhere(t *testing.T) {
 	}
 	g.awaitCount(t, before, "ids-in/canary", 2) // the daemon's own go on
 	g.awaitCount(t, before, "ids-out/canary", 2)
-	if status, err := g.client.Status(t.Context()); err != nil || status.IDS.State != "up" {
+	if status, err := g.Client.Status(t.Context()); err != nil || status.IDS.State != "up" {
 		t.Errorf("the engine is %+v (%v)", status.IDS, err)
 	}
 }

@@ -3,7 +3,6 @@ package e2e_test
 import (
 	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -111,7 +110,7 @@ func (g *gateway) render(s setup) string {
 		setup
 		Dir, Pins string
 		Hosts     []namedHost
-	}{s, g.dir, g.pins, hosts})
+	}{s, g.Dir, g.Pins, hosts})
 	must(g.t, err)
 	return text.String()
 }
@@ -121,13 +120,13 @@ func (g *gateway) write(s setup) {
 	g.t.Helper()
 	g.writeText(g.render(s))
 	if s.IDS != "" {
-		must(g.t, os.WriteFile(filepath.Join(g.dir, "local.rules"), []byte(s.IDS), 0o644))
+		must(g.t, os.WriteFile(g.File("local.rules"), []byte(s.IDS), 0o644))
 	}
 }
 
 func (g *gateway) writeText(text string) {
 	g.t.Helper()
-	must(g.t, os.WriteFile(g.config, []byte(text), 0o644))
+	must(g.t, os.WriteFile(g.Config, []byte(text), 0o644))
 }
 
 func needSuricata(t *testing.T) {

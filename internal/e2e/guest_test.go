@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -41,11 +40,10 @@ func guestGateway(t *testing.T) (*gateway, *lab.Guest) {
 		V4: netip.MustParsePrefix("10.77.0.13/24"), V6: netip.MustParsePrefix("fd77::13/64"),
 	}, workload, nil)
 	must(t, err)
-	g.setup = setup{
+	g.write(setup{
 		More: []*lab.Host{host}, Memory: map[string]string{"app3": host.Guest.MemoryFile()},
 		Suspect: suspectName, Decision: "{deadline: 2s}", // the guest is emulated, and the machine busy
-	}
-	g.write(g.setup)
+	})
 	g.start()
 	await(t, "app3 is understood", func() bool { return g.vm("app3").Memory == "ready" })
 	return g, host.Guest
@@ -70,7 +68,7 @@ func TestGuest(t *testing.T) {
 				t.Fatalf("decided %+v", e)
 			}
 			await(t, "its connection is there", func() bool { return g.flowOf("app3", int(e.SrcPort)).Dst.Packets > 1 })
-			if out, exit := g.run("owner", "app3", "tcp", fmt.Sprint(e.SrcPort), "--socket", g.socket()); exit != 0 || !strings.Contains(out, fmt.Sprint(p.PID())) {
+			if out, exit := g.run("owner", "app3", "tcp", fmt.Sprint(e.SrcPort), "--socket", g.Socket()); exit != 0 || !strings.Contains(out, fmt.Sprint(p.PID())) {
 				t.Errorf("gatewayd owner ended with %d: %s", exit, out)
 			}
 			said := ask(t, guest, fmt.Sprintf("cat /proc/%d/comm; readlink /proc/%[1]d/exe; ls -l /proc/%[1]d/fd | grep -c socket:", p.PID()))
@@ -126,7 +124,7 @@ chmod +x /tmp/parent /tmp/`+suspectName)
 	// The connection is open, and shared from now on. Looked at anew it has two
 	// holders, the stricter of which decides.
 	await(t, "the shared socket is seen to be suspect", func() bool {
-		x, err := g.client.Explain(t.Context(), api.Tuple{
+		x, err := g.Client.Explain(t.Context(), api.Tuple{
 			Proto: "tcp", Src: opened.SrcIP, SrcPort: opened.SrcPort, Dst: opened.DestIP, DstPort: opened.DestPort,
 		})
 		must(t, err)
@@ -150,7 +148,7 @@ func (g *gateway) checkHidden(t *testing.T, guest *lab.Guest) {
 	if e.Verdict != "check" || e.Cause != "hidden" {
 		t.Errorf("decided %s (%s)", e.Verdict, e.Cause)
 	}
-	findings, err := g.client.Findings(t.Context(), "app3")
+	findings, err := g.Client.Findings(t.Context(), "app3")
 	must(t, err)
 	if !slices.ContainsFunc(findings, func(f vmi.Finding) bool { return f.Kind == vmi.HiddenProcess && int(f.PID) == p.PID() }) {
 		t.Errorf("the findings do not name it: %+v", findings)
@@ -164,10 +162,10 @@ func (g *gateway) checkConviction(t *testing.T, guest *lab.Guest) {
 	if r := result(t, p); !r.OK {
 		t.Fatalf("before its conviction: %+v", r)
 	}
-	store := filepath.Join(g.dir, "state", "state.db")
+	store := g.File("state/state.db")
 	before, err := os.ReadFile(store)
 	must(t, err)
-	must(t, g.client.Measure(t.Context(), api.Measure{Action: "isolate", VM: "app3", PID: uint32(p.PID())}))
+	must(t, g.Client.Measure(t.Context(), api.Measure{Action: "isolate", VM: "app3", PID: uint32(p.PID())}))
 	g.stop(syscall.SIGKILL)
 	must(t, os.WriteFile(store, before, 0o600)) // as if it had not been stored in time
 	g.start()
@@ -197,7 +195,7 @@ func (g *gateway) checkReuse(t *testing.T, guest *lab.Guest) {
 	if e := g.events.wait(t, mark, "the decision on the first holder", decisionOn(port)); e.Verdict != "forward" || e.SrcProcess.Name != "bad" {
 		t.Fatalf("decided %s on %v", e.Verdict, e.SrcProcess)
 	}
-	must(t, g.client.Measure(t.Context(), api.Measure{Action: "isolate", VM: "app3", PID: uint32(bad.PID())}))
+	must(t, g.Client.Measure(t.Context(), api.Measure{Action: "isolate", VM: "app3", PID: uint32(bad.PID())}))
 	end(t, bad)
 	mark = g.events.mark()
 	// To another server: the cut connection cannot end, and keeps its four numbers.

@@ -16,7 +16,7 @@ func TestIDS_Killed(t *testing.T) {
 			g := namespaced(t, setup{IDS: harmlessRule, Failure: "{ids: " + knob + "}"})
 			checked := newStream(t, g.App1, serve(t, g.Web1, 443), false)
 			direct := newStream(t, g.App1, serve(t, g.Web1, 80), false)
-			status, err := g.client.Status(t.Context())
+			status, err := g.Client.Status(t.Context())
 			must(t, err)
 			was, mark, before := status.IDS, g.events.mark(), g.counts()
 			must(t, syscall.Kill(was.PID, syscall.SIGKILL))
@@ -32,7 +32,7 @@ func TestIDS_Killed(t *testing.T) {
 			direct.moves(t)
 			var is api.IDSStatus
 			await(t, "the engine is back", func() bool {
-				status, err := g.client.Status(t.Context())
+				status, err := g.Client.Status(t.Context())
 				is = status.IDS
 				return err == nil && is.State == "up" && is.PID != was.PID && is.PID != 0
 			})

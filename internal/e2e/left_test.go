@@ -16,7 +16,7 @@ import (
 // no process of its lives.
 func (g *gateway) wantNothingLeft(t *testing.T) {
 	t.Helper()
-	for _, path := range []string{g.pins, filepath.Join("/run/netns", filepath.Base(g.pins)+"-ids"), g.socket()} {
+	for _, path := range []string{g.Pins, filepath.Join("/run/netns", filepath.Base(g.Pins)+"-ids"), g.Socket()} {
 		if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("left: %s (%v)", path, err)
 		}
@@ -66,14 +66,12 @@ func (g *gateway) processes(t *testing.T) (found []string) {
 	for _, path := range paths {
 		line, err := os.ReadFile(path)
 		pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(path)))
-		if err == nil && pid != os.Getpid() && bytes.Contains(line, []byte(g.dir)) {
+		if err == nil && pid != os.Getpid() && bytes.Contains(line, []byte(g.Dir)) {
 			found = append(found, strings.ReplaceAll(string(line), "\x00", " "))
 		}
 	}
 	return found
 }
-
-func (g *gateway) socket() string { return filepath.Join(g.dir, "run", "gatewayd.sock") }
 
 func containsAll(text string, parts ...string) bool {
 	for _, part := range parts {

@@ -8,11 +8,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
-	"path/filepath"
-	"syscall"
 	"testing"
 	"time"
+
+	"github.com/vmgate/vmgate/internal/lab/daemon"
 )
 
 // gatewayd is the daemon's program, built once for all tests.
@@ -26,35 +25,18 @@ func run(m *testing.M) int {
 	if os.Geteuid() != 0 {
 		return m.Run() // each test skips
 	}
-	sweepPins()
 	dir, err := os.MkdirTemp("", "vmgate-e2e-")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	defer os.RemoveAll(dir)
-	gatewayd = filepath.Join(dir, "gatewayd")
-	if out, err := exec.Command("go", "build", "-o", gatewayd, "../../cmd/gatewayd").CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "cannot build gatewayd: %v: %s", err, out)
+	if gatewayd, err = daemon.Build(context.Background(), dir); err != nil {
+		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	return m.Run()
 }
-
-// sweepPins removes the pins of tests that were killed; the lab does the same with
-// their namespaces.
-func sweepPins() {
-	paths, _ := filepath.Glob(pinPrefix + "*") // the pattern is well-formed
-	for _, path := range paths {
-		var pid int
-		if _, err := fmt.Sscanf(path, pinPrefix+"%d-", &pid); err == nil && errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) {
-			_ = os.RemoveAll(path) // another test may be at the same
-		}
-	}
-}
-
-// pinPrefix begins the pin directories of the tests, followed by their pid.
-const pinPrefix = "/sys/fs/bpf/vg"
 
 // patience is how long a test waits for what must happen: never a measure of how
 // fast it does.

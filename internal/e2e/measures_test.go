@@ -10,7 +10,7 @@ import (
 
 func (g *gateway) measure(t *testing.T, action, vm string) {
 	t.Helper()
-	if out, exit := g.run(action, vm, "--socket", g.socket()); exit != 0 {
+	if out, exit := g.run(action, vm, "--socket", g.Socket()); exit != 0 {
 		t.Fatalf("%s %s ended with %d: %s", action, vm, exit, out)
 	}
 }
@@ -67,7 +67,7 @@ func TestMeasures(t *testing.T) {
 	bystander.moves(t)
 
 	// Less strict: refused, and what stands stays.
-	if out, exit := g.run("inspect", "app2", "--socket", g.socket()); exit != 5 || !strings.Contains(out, "release it first") {
+	if out, exit := g.run("inspect", "app2", "--socket", g.Socket()); exit != 5 || !strings.Contains(out, "release it first") {
 		t.Errorf("inspect on an isolated VM ended with %d: %s", exit, out)
 	}
 	if vm := g.vm("app2"); vm.Verdict != "drop" {
@@ -92,10 +92,10 @@ func TestMeasures(t *testing.T) {
 
 func TestMeasures_OnAnUnknownVMAreRefused(t *testing.T) {
 	g := namespaced(t, setup{})
-	if out, exit := g.run("isolate", "nobody", "--socket", g.socket()); exit != 4 || !containsAll(out, "nobody") {
+	if out, exit := g.run("isolate", "nobody", "--socket", g.Socket()); exit != 4 || !containsAll(out, "nobody") {
 		t.Errorf("ended with %d: %s", exit, out)
 	}
-	if err := g.client.Measure(t.Context(), api.Measure{Action: "explode", VM: "app1"}); err == nil {
+	if err := g.Client.Measure(t.Context(), api.Measure{Action: "explode", VM: "app1"}); err == nil {
 		t.Error("an unknown measure was taken")
 	}
 }

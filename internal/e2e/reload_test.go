@@ -13,13 +13,13 @@ func (g *gateway) reload(t *testing.T, byVerb bool, s setup) {
 	t.Helper()
 	g.write(s)
 	if byVerb {
-		if out, exit := g.run("reload", "--socket", g.socket()); exit != 0 {
+		if out, exit := g.run("reload", "--socket", g.Socket()); exit != 0 {
 			t.Fatalf("reload ended with %d: %s", exit, out)
 		}
 		return
 	}
 	mark := g.events.mark()
-	must(t, g.command.Process.Signal(syscall.SIGHUP))
+	must(t, g.Signal(syscall.SIGHUP))
 	g.events.wait(t, mark, "the reload", func(e event.Event) bool {
 		return e.Type == "config" && strings.Contains(e.Message, "configuration loaded")
 	})
@@ -97,27 +97,27 @@ func TestReload_OfAWrongFileKeepsTheOldConfiguration(t *testing.T) {
 	g := namespaced(t, setup{})
 	web := serve(t, g.Web1, 80)
 	stream := newStream(t, g.App1, web, false)
-	right := g.render(g.setup)
+	right := g.render(setup{})
 	g.writeText(strings.Replace(right, "segments:", "segmets:", 1))
-	out, exit := g.run("reload", "--socket", g.socket())
+	out, exit := g.run("reload", "--socket", g.Socket())
 	if exit != 5 || !containsAll(out, "segmets", "gateway.yaml:") {
 		t.Errorf("reload ended with %d: %s", exit, out)
 	}
-	status, err := g.client.Status(t.Context())
+	status, err := g.Client.Status(t.Context())
 	must(t, err)
 	if !strings.Contains(status.LastError, "segmets") {
 		t.Errorf("status tells of the error %q", status.LastError)
 	}
-	must(t, g.command.Process.Signal(syscall.SIGHUP))
+	must(t, g.Signal(syscall.SIGHUP))
 	stream.moves(t)
 	if _, err := echo(g.App1, address(g.Web1, 80, false), 64); err != nil {
 		t.Errorf("under the old configuration: %v", err)
 	}
 	g.writeText(right)
-	if out, exit := g.run("reload", "--socket", g.socket()); exit != 0 {
+	if out, exit := g.run("reload", "--socket", g.Socket()); exit != 0 {
 		t.Errorf("reload of the right file ended with %d: %s", exit, out)
 	}
-	if status, err = g.client.Status(t.Context()); err != nil || status.LastError != "" {
+	if status, err = g.Client.Status(t.Context()); err != nil || status.LastError != "" {
 		t.Errorf("status still tells of %q, %v", status.LastError, err)
 	}
 	if n := stream.finish(t); n > 0 {

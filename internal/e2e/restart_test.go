@@ -77,7 +77,7 @@ func (g *gateway) withoutDaemon(t *testing.T, open bool) {
 // flowOf finds the decided flow from a source port of a VM.
 func (g *gateway) flowOf(vm string, source int) api.Flow {
 	g.t.Helper()
-	flows, err := g.client.Flows(g.t.Context())
+	flows, err := g.Client.Flows(g.t.Context())
 	must(g.t, err)
 	i := slices.IndexFunc(flows, func(f api.Flow) bool { return f.Src.VM == vm && int(f.Src.Port) == source })
 	if i < 0 {
@@ -93,7 +93,7 @@ func TestRestart_MeasuresOutliveAKill(t *testing.T) {
 	absorb(t, g.Web1, 80)
 	allowed := newProbe(g.App2, g.Web1, 80)
 	g.passes(t, g.webWire, allowed)
-	must(t, g.client.Measure(t.Context(), api.Measure{Action: "isolate", VM: "app2"}))
+	must(t, g.Client.Measure(t.Context(), api.Measure{Action: "isolate", VM: "app2"}))
 	g.restart(syscall.SIGKILL, func() {})
 	before := g.counts()
 	after := allowed.again()
@@ -114,7 +114,7 @@ func TestRestart_MeasuresOutliveAKill(t *testing.T) {
 
 func (g *gateway) vm(id string) api.VM {
 	g.t.Helper()
-	vms, err := g.client.VMs(g.t.Context())
+	vms, err := g.Client.VMs(g.t.Context())
 	must(g.t, err)
 	i := slices.IndexFunc(vms, func(vm api.VM) bool { return vm.ID == id })
 	if i < 0 {
@@ -128,7 +128,7 @@ func (g *gateway) vm(id string) api.VM {
 func TestRestart_TeardownAfterAKillLeavesNothing(t *testing.T) {
 	g := namespaced(t, setup{IDS: harmlessRule})
 	g.stop(syscall.SIGKILL)
-	if out, exit := g.run("teardown", "--config", g.config); exit != 0 {
+	if out, exit := g.run("teardown", "--config", g.Config); exit != 0 {
 		t.Errorf("teardown ended with %d: %s", exit, out)
 	}
 	g.wantNothingLeft(t)
@@ -139,7 +139,7 @@ func TestSecondDaemon_IsRefused(t *testing.T) {
 	g := namespaced(t, setup{})
 	web := serve(t, g.Web1, 80)
 	stream := newStream(t, g.App1, web, false)
-	out, exit := g.run("run", "--config", g.config)
+	out, exit := g.run("run", "--config", g.Config)
 	if exit == 0 || !containsAll(out, "state.db", "gatewayd") {
 		t.Errorf("the second daemon ended with %d: %s", exit, out)
 	}
@@ -150,8 +150,8 @@ func TestSecondDaemon_IsRefused(t *testing.T) {
 	if n := stream.finish(t); n > 0 {
 		t.Errorf("%d segments were lost", n)
 	}
-	status, err := g.client.Status(t.Context())
-	if err != nil || status.PID != g.command.Process.Pid {
+	status, err := g.Client.Status(t.Context())
+	if err != nil || status.PID != g.PID() {
 		t.Errorf("the socket is pid %d's: %v", status.PID, err)
 	}
 }

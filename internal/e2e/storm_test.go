@@ -105,7 +105,7 @@ func TestCanary_AnOverloadedEngineIsNotHung(t *testing.T) {
 	frame := p.frame(t)
 	fd := packetSocket(t, g.App1.Namespace, g.App1.Interface, 0)
 	defer unix.Close(fd)
-	status, err := g.client.Status(t.Context())
+	status, err := g.Client.Status(t.Context())
 	must(t, err)
 	mark, before := g.events.mark(), g.counts()
 	sent := 0
@@ -133,7 +133,7 @@ func TestCanary_AnOverloadedEngineIsNotHung(t *testing.T) {
 	if n := kind("ids-out/ids-return"); n > 0 {
 		t.Errorf("%d packets were not dropped by the engine", n)
 	}
-	now, err := g.client.Status(t.Context())
+	now, err := g.Client.Status(t.Context())
 	must(t, err)
 	if now.IDS.PID != status.IDS.PID || now.IDS.State != "up" {
 		t.Errorf("the engine was %+v and is %+v", status.IDS, now.IDS)

@@ -47,7 +47,7 @@ func TestVNIC_ThatGoesAndComesIsAttachedAgain(t *testing.T) {
 // segment is the state of a segment.
 func (g *gateway) segment(name string) string {
 	g.t.Helper()
-	status, err := g.client.Status(g.t.Context())
+	status, err := g.Client.Status(g.t.Context())
 	must(g.t, err)
 	for _, s := range status.Segments {
 		if s.Name == name {
@@ -61,12 +61,12 @@ func (g *gateway) segment(name string) string {
 func TestVNIC_MissingAtTheStartIsAStateAndNoError(t *testing.T) {
 	g := newGateway(t)
 	g.writeText(strings.Replace(g.render(setup{}), "vnic: gw-web", "vnic: gw-none", 1))
-	g.launch()
+	must(t, g.Start())
 	await(t, "gatewayd is up", func() bool {
-		_, err := g.client.Status(t.Context())
+		_, err := g.Client.Status(t.Context())
 		return err == nil
 	})
-	status, err := g.client.Status(t.Context())
+	status, err := g.Client.Status(t.Context())
 	must(t, err)
 	for _, s := range status.Segments {
 		if s.Name == "web" && (s.State != "missing" || s.VNIC != "gw-none" || s.Detail == "") {

@@ -105,13 +105,13 @@ func launch(ctx context.Context, config GuestConfig) (_ *Guest, err error) {
 			return nil, err
 		}
 	}
-	dir, err := os.MkdirTemp("", prefix()+"guest-")
+	dir, err := os.MkdirTemp("", Prefix()+"guest-")
 	if err != nil {
 		return nil, err
 	}
 	guest := &Guest{
 		name: config.Name, dir: dir,
-		memory:  filepath.Join("/dev/shm", prefix()+config.Name+"-"+rand.Text()[:8]+".ram"),
+		memory:  filepath.Join("/dev/shm", Prefix()+config.Name+"-"+rand.Text()[:8]+".ram"),
 		console: &console{copy: config.Console},
 		exited:  make(chan struct{}),
 	}

@@ -163,7 +163,7 @@ func TestGuest_FailureNamesTheReasonAndLeavesNothing(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "broken") {
 		t.Errorf("got %v", err)
 	}
-	left, _ := filepath.Glob("/dev/shm/" + prefix() + "broken*")
+	left, _ := filepath.Glob("/dev/shm/" + Prefix() + "broken*")
 	if len(left) > 0 {
 		t.Errorf("left: %q", left)
 	}

@@ -36,7 +36,7 @@ func New(log *slog.Logger) (*Lab, error) {
 	if err := sweep(); err != nil {
 		log.Warn("leftovers of an earlier run stay", "error", err)
 	}
-	return &Lab{log: log, name: prefix() + strings.ToLower(rand.Text()[:4]) + "-"}, nil
+	return &Lab{log: log, name: Prefix() + strings.ToLower(rand.Text()[:4]) + "-"}, nil
 }
 
 // OnClose registers something to undo when the lab closes, before everything
@@ -64,6 +64,6 @@ func (l *Lab) Close() error {
 	}
 }
 
-// prefix begins the name of everything that this process makes outside of a
+// Prefix begins the name of everything that this process makes outside of a
 // namespace, so that two test packages never meet and leftovers can be told.
-func prefix() string { return fmt.Sprintf("vg%d-", os.Getpid()) }
+func Prefix() string { return fmt.Sprintf("vg%d-", os.Getpid()) }

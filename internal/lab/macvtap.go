@@ -17,7 +17,7 @@ func (n *Namespace) openMacvtap(name string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	dir, err := os.MkdirTemp("", prefix()+"tap-")
+	dir, err := os.MkdirTemp("", Prefix()+"tap-")
 	if err != nil {
 		return nil, err
 	}

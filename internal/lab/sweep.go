@@ -13,15 +13,15 @@ import (
 
 const namespaceDir = "/run/netns"
 
-// owned matches what prefix makes, and finds the pid in it.
+// owned matches what Prefix makes, and finds the pid in it.
 var owned = regexp.MustCompile(`^vg([0-9]+)-`)
 
 // sweep removes what processes that no longer exist have left: namespaces,
-// memory files and temporary directories. A process that is killed, as go test
+// memory files, temporary directories and a daemon's pins. A process that is killed, as go test
 // does at its timeout, closes nothing.
 func sweep() error {
 	var errs []error
-	for _, pattern := range []string{namespaceDir + "/vg*", "/dev/shm/vg*.ram", filepath.Join(os.TempDir(), "vg*")} {
+	for _, pattern := range []string{namespaceDir + "/vg*", "/dev/shm/vg*.ram", filepath.Join(os.TempDir(), "vg*"), "/sys/fs/bpf/vg*"} {
 		paths, err := filepath.Glob(pattern)
 		errs = append(errs, err)
 		for _, path := range paths {
