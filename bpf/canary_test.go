@@ -20,8 +20,9 @@ func canary(t *testing.T, tags []layers.Dot1Q) []byte {
 	return serialise(t, append(stack, gopacket.Payload(bytes.Repeat([]byte{1}, 46)))...)
 }
 
-func TestCanary_ComesUpFromTheIDSAlone(t *testing.T) {
-	g := newGateway(t)
+func TestCanary_ComesUpFromTheIDSAlone(t *testing.T) { bothPaths(t, testCanary_ComesUpFromTheIDSAlone) }
+
+func testCanary_ComesUpFromTheIDSAlone(t *testing.T, g *gateway) {
 	up := want{action: xdpPass, reason: bpf.VmgateReasonREASON_CANARY}
 	for _, side := range []uint32{portIDSIn, portIDSOut} {
 		i := g.ids(side)
@@ -35,8 +36,9 @@ func TestCanary_ComesUpFromTheIDSAlone(t *testing.T) {
 	}
 }
 
-func TestCanary_OfAGuestGetsNowhere(t *testing.T) {
-	g := newGateway(t)
+func TestCanary_OfAGuestGetsNowhere(t *testing.T) { bothPaths(t, testCanary_OfAGuestGetsNowhere) }
+
+func testCanary_OfAGuestGetsNowhere(t *testing.T, g *gateway) {
 	frame := canary(t, nil)
 	g.expect(frame, dropped(bpf.VmgateReasonREASON_DROP_UNKNOWN_SOURCE))
 	copy(frame, macWeb)

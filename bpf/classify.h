@@ -118,10 +118,11 @@ static __always_inline struct decision let_pass(const struct packet *pkt)
 	return deliver(to->port, REASON_OPEN);
 }
 
+/* stripped: see parse_ethernet. */
 static __always_inline struct decision classify(struct packet *pkt, const struct settings *set, void *data,
-						void *data_end)
+						void *data_end, __u32 stripped)
 {
-	int bad = parse_ethernet(pkt, data, data_end);
+	int bad = parse_ethernet(pkt, data, data_end, stripped);
 
 	if (set->mode == MODE_CLOSE) {
 		pkt->cause = CAUSE_OPERATOR;

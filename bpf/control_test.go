@@ -28,8 +28,9 @@ func arp(src, dst net.HardwareAddr, op uint16, sha net.HardwareAddr, spa netip.A
 	})
 }
 
-func TestARP(t *testing.T) {
-	g := newGateway(t)
+func TestARP(t *testing.T) { bothPaths(t, testARP) }
+
+func testARP(t *testing.T, g *gateway) {
 	const request, reply = 1, 2
 	ask := func(target netip.Addr) rawFrame {
 		return arp(macApp1, broadcast, request, macApp1, app1, nil, target)
@@ -77,7 +78,10 @@ func TestARP(t *testing.T) {
 }
 
 func TestControl_OfAVMUnderInspectionGoesThroughTheIDS(t *testing.T) {
-	g := newGateway(t)
+	bothPaths(t, testControl_OfAVMUnderInspectionGoesThroughTheIDS)
+}
+
+func testControl_OfAVMUnderInspectionGoesThroughTheIDS(t *testing.T, g *gateway) {
 	g.beat(0)
 	question := arp(macApp1, broadcast, 1, macApp1, app1, nil, web).build(t)
 	answer := arp(macWeb, macApp1, 2, macWeb, web, macApp1, app1).build(t)
@@ -96,7 +100,10 @@ func TestControl_OfAVMUnderInspectionGoesThroughTheIDS(t *testing.T) {
 }
 
 func TestDHCP_ClothesDoNotKeepAFlowFromItsVerdict(t *testing.T) {
-	g := newGateway(t)
+	bothPaths(t, testDHCP_ClothesDoNotKeepAFlowFromItsVerdict)
+}
+
+func testDHCP_ClothesDoNotKeepAFlowFromItsVerdict(t *testing.T, g *gateway) {
 	g.decide(17, 0, app1, 68, web, 67, nil)
 	frame := udpApp1ToWeb(68, 67).build(t)
 	g.expect(frame, forwardedTo(portWeb))
@@ -105,7 +112,10 @@ func TestDHCP_ClothesDoNotKeepAFlowFromItsVerdict(t *testing.T) {
 }
 
 func TestARP_TeachesALearningVMsAddress(t *testing.T) {
-	g := newGateway(t)
+	bothPaths(t, testARP_TeachesALearningVMsAddress)
+}
+
+func testARP_TeachesALearningVMsAddress(t *testing.T, g *gateway) {
 	events := g.events()
 	g.vm(idApp1, func(vm *bpf.VmgateVm) { vm.Flags = bpf.VmgateVmFlagVM_LEARN })
 	g.expect(arp(macApp1, broadcast, 1, macApp1, far, nil, far).build(t), absorbed)
@@ -118,8 +128,9 @@ func TestARP_TeachesALearningVMsAddress(t *testing.T) {
 	}
 }
 
-func TestARP_NoTruncationPasses(t *testing.T) {
-	g := newGateway(t)
+func TestARP_NoTruncationPasses(t *testing.T) { bothPaths(t, testARP_NoTruncationPasses) }
+
+func testARP_NoTruncationPasses(t *testing.T, g *gateway) {
 	f := arp(macApp1, broadcast, 1, macApp1, app1, nil, web).build(t)
 	for cut := 14; cut < 42; cut++ {
 		g.expect(f[:cut], malformed)
@@ -151,8 +162,9 @@ func solicited(a netip.Addr) (net.HardwareAddr, netip.Addr) {
 	return net.HardwareAddr{0x33, 0x33, 0xff, b[13], b[14], b[15]}, to
 }
 
-func TestND(t *testing.T) {
-	g := newGateway(t)
+func TestND(t *testing.T) { bothPaths(t, testND) }
+
+func testND(t *testing.T, g *gateway) {
 	const (
 		rs, ra, ns, na, redirect = 133, 134, 135, 136, 137
 		sourceMAC, targetMAC     = 1, 2
@@ -235,8 +247,9 @@ func nonces(n int) []byte {
 	return b
 }
 
-func TestGroupMembership(t *testing.T) {
-	g := newGateway(t)
+func TestGroupMembership(t *testing.T) { bothPaths(t, testGroupMembership) }
+
+func testGroupMembership(t *testing.T, g *gateway) {
 	g.beat(0)
 	routers := netip.MustParseAddr("ff02::16")
 	m := mac("33:33:00:00:00:16")
@@ -257,7 +270,10 @@ func TestGroupMembership(t *testing.T) {
 }
 
 func TestMulticast_ThatIsNotControlIsDropped(t *testing.T) {
-	g := newGateway(t)
+	bothPaths(t, testMulticast_ThatIsNotControlIsDropped)
+}
+
+func testMulticast_ThatIsNotControlIsDropped(t *testing.T, g *gateway) {
 	multicast := dropped(bpf.VmgateReasonREASON_DROP_MULTICAST)
 	for _, c := range []struct {
 		dst  string
@@ -292,8 +308,9 @@ func dhcp(src, dst, client net.HardwareAddr, op layers.DHCPOp) packet {
 	return p
 }
 
-func TestDHCP(t *testing.T) {
-	g := newGateway(t)
+func TestDHCP(t *testing.T) { bothPaths(t, testDHCP) }
+
+func testDHCP(t *testing.T, g *gateway) {
 	server := func(g *gateway) {
 		g.vm(idApp1, func(vm *bpf.VmgateVm) { vm.Flags = bpf.VmgateVmFlagVM_DHCP_SERVER })
 	}

@@ -10,15 +10,21 @@ import (
 // verifier's million: other kernels prune differently. A change that crosses a
 // limit has multiplied paths; see the notes on scratch in maps.h.
 func TestCost_VerifierEffortStaysBounded(t *testing.T) {
-	g := newGateway(t)
+	xdp, tcx := newGateway(t), newGatewayOn(t, pathTCX)
 	for name, limit := range map[string]uint32{
 		"vmgate_ingress": 300_000,
+		"vmgate_tcx":     300_000,
 		"vmgate_ids":     80_000,
 		"vmgate_egress":  5_000,
-		"vmgate_mark":    200,
+		"vmgate_mark":    500,
+		"vmgate_deliver": 500,
 		"vmgate_pass":    10,
 	} {
-		info, err := g.progs[name].Info()
+		prog := xdp.progs[name]
+		if prog == nil {
+			prog = tcx.progs[name]
+		}
+		info, err := prog.Info()
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -9,6 +9,8 @@
 
 #include "common.h"
 #include "destination.h"
+#include "parse.h"
+#include "skb.h"
 #include "stats.h"
 
 /* Takes the mark out of the metadata, so that it cannot serve twice. Returns 0
@@ -60,20 +62,12 @@ static __always_inline int egress_to_ids(struct __sk_buff *skb, const struct set
 	return bpf_redirect(to->ifindex, 0);
 }
 
-/* Fills what a look-up by MAC needs; the kernel may hold the outer tag beside
- * the frame. */
+/* Fills what a look-up by MAC needs. */
 static __always_inline bool read_macs(struct __sk_buff *skb, struct packet *pkt)
 {
 	void *data = (void *)(long)skb->data, *data_end = (void *)(long)skb->data_end;
-	__u32 vlan;
 
-	if (parse_ethernet(pkt, data, data_end))
-		return false;
-	if (!skb->vlan_present)
-		return true;
-	vlan = pkt->key.vlan;
-	pkt->key.vlan = (skb->vlan_tci & 0xfff) << 16 | vlan >> 16;
-	return true;
+	return !parse_ethernet(pkt, data, data_end, stripped_tag(skb));
 }
 
 /* A VM may have been cut off while its packets were held. */

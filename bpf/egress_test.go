@@ -14,7 +14,9 @@ import (
 // skbContext is struct __sk_buff as far as a test run sets it.
 type skbContext struct {
 	Len, PktType, Mark uint32
-	Rest               [45]uint32
+	_                  [9]uint32
+	CB                 [5]uint32
+	_                  [31]uint32
 }
 
 // tc sends one frame through a TC program with a mark on it and returns the
@@ -87,7 +89,7 @@ func TestEgress(t *testing.T) {
 		"no mark":                           {plain, unmarked, tcShot, denied, unmarked, nil},
 		"a firewall's mark":                 {plain, someoneElses, tcShot, denied, someoneElses, nil},
 		"still undecided":                   {plain, bpf.VmgateMarkMARK_PUNT | 5, tcShot, denied, bpf.VmgateMarkMARK_PUNT | 5, nil},
-		"a class that is none":              {plain, 0xa7000000, tcShot, denied, 0xa7000000, nil},
+		"a class that is none":              {plain, 0xaf000000, tcShot, denied, 0xaf000000, nil},
 		"released":                          {plain, markForward, tcOK, sent, markForward, nil},
 		"released, tagged":                  {tagged, markForward, tcOK, sent, markForward, nil},
 		"control for all":                   {query, markControl, tcOK, sent, markControl, nil},

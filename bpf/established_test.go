@@ -21,7 +21,10 @@ func (g *gateway) webSide() *gateway {
 }
 
 func TestEstablished_FlowsOfEveryShapeAreForwardedBothWays(t *testing.T) {
-	g := newGateway(t)
+	bothPaths(t, testEstablished_FlowsOfEveryShapeAreForwardedBothWays)
+}
+
+func testEstablished_FlowsOfEveryShapeAreForwardedBothWays(t *testing.T, g *gateway) {
 	w := g.webSide()
 	for _, v := range []uint32{5 << 16, 0x0fff << 16, 5<<16 | 6} {
 		g.macAt(v, macApp1, idApp1, portApp)
@@ -91,7 +94,10 @@ func ah(next uint8) []byte {
 }
 
 func TestEstablished_EveryProtocolHasItsKey(t *testing.T) {
-	g := newGateway(t)
+	bothPaths(t, testEstablished_EveryProtocolHasItsKey)
+}
+
+func testEstablished_EveryProtocolHasItsKey(t *testing.T, g *gateway) {
 	udp := udpApp1ToWeb(5000, 53)
 	g.decide(17, 0, app1, 5000, web, 53, nil)
 	g.expect(udp.build(t), forwardedTo(portWeb))
@@ -110,8 +116,9 @@ func TestEstablished_EveryProtocolHasItsKey(t *testing.T) {
 	g.expect(gre.build(t), forwardedTo(portWeb))
 }
 
-func TestVerdict_StrictestScopeWins(t *testing.T) {
-	g := newGateway(t)
+func TestVerdict_StrictestScopeWins(t *testing.T) { bothPaths(t, testVerdict_StrictestScopeWins) }
+
+func testVerdict_StrictestScopeWins(t *testing.T, g *gateway) {
 	w := g.webSide()
 	there := tcpApp1ToWeb(tcp(40000, 80, ack))
 	back := there.reversed(tcp(80, 40000, ack))
@@ -149,7 +156,10 @@ func verdictName(v bpf.VmgateVerdict) string {
 }
 
 func TestVerdict_AnythingUndecidedIsPuntedUnlessSomethingSaysDrop(t *testing.T) {
-	g := newGateway(t)
+	bothPaths(t, testVerdict_AnythingUndecidedIsPuntedUnlessSomethingSaysDrop)
+}
+
+func testVerdict_AnythingUndecidedIsPuntedUnlessSomethingSaysDrop(t *testing.T, g *gateway) {
 	frame := tcpApp1ToWeb(tcp(40000, 80, ack)).build(t)
 	key := g.decide(6, 0, app1, 40000, web, 80, nil)
 	g.rule(undecided) // as a policy reload leaves it
@@ -166,13 +176,19 @@ func TestVerdict_AnythingUndecidedIsPuntedUnlessSomethingSaysDrop(t *testing.T) 
 }
 
 func TestVerdict_FlowWithoutRuleIsUndecided(t *testing.T) {
-	g := newGateway(t)
+	bothPaths(t, testVerdict_FlowWithoutRuleIsUndecided)
+}
+
+func testVerdict_FlowWithoutRuleIsUndecided(t *testing.T, g *gateway) {
 	g.decide(6, 0, app1, 40000, web, 80, func(f *bpf.VmgateFlow) { f.Rule = 0 })
 	g.expect(tcpApp1ToWeb(tcp(40000, 80, ack)).build(t), punted())
 }
 
 func TestEstablished_OtherMACsOrPortGoTheSlowPath(t *testing.T) {
-	g := newGateway(t)
+	bothPaths(t, testEstablished_OtherMACsOrPortGoTheSlowPath)
+}
+
+func testEstablished_OtherMACsOrPortGoTheSlowPath(t *testing.T, g *gateway) {
 	frame := tcpApp1ToWeb(tcp(40000, 80, ack))
 	for name, c := range map[string]struct {
 		frame packet
@@ -194,8 +210,9 @@ func TestEstablished_OtherMACsOrPortGoTheSlowPath(t *testing.T) {
 	}
 }
 
-func TestSYN_OnAnExistingFlow(t *testing.T) {
-	g := newGateway(t)
+func TestSYN_OnAnExistingFlow(t *testing.T) { bothPaths(t, testSYN_OnAnExistingFlow) }
+
+func testSYN_OnAnExistingFlow(t *testing.T, g *gateway) {
 	key := g.decide(6, 0, app1, 40000, web, 80, func(f *bpf.VmgateFlow) { f.SynSeq = be32(1000) })
 	g.expect(tcpApp1ToWeb(tcp(40000, 80, syn(1000))).build(t), forwardedTo(portWeb)) // sent again
 	if g.pending(key) != nil {
@@ -215,14 +232,16 @@ func TestSYN_OnAnExistingFlow(t *testing.T) {
 	w.expect(back.build(t), puntedWith(0)) // not the initiator's, whatever its number
 }
 
-func TestSYN_OfAFlowSeenMidstreamIsNew(t *testing.T) {
-	g := newGateway(t)
+func TestSYN_OfAFlowSeenMidstreamIsNew(t *testing.T) { bothPaths(t, testSYN_OfAFlowSeenMidstreamIsNew) }
+
+func testSYN_OfAFlowSeenMidstreamIsNew(t *testing.T, g *gateway) {
 	g.decide(6, 0, app1, 40000, web, 80, nil) // no SYN was seen: syn_seq is 0
 	g.expect(tcpApp1ToWeb(tcp(40000, 80, syn(0))).build(t), punted())
 }
 
-func TestTimeouts(t *testing.T) {
-	g := newGateway(t)
+func TestTimeouts(t *testing.T) { bothPaths(t, testTimeouts) }
+
+func testTimeouts(t *testing.T, g *gateway) {
 	// Not seconds: a machine that has just booted has no such past.
 	const tick = second / 40
 	g.set(func(s *bpf.VmgateSettings) {

@@ -14,7 +14,7 @@ static __always_inline void emit(const struct packet *pkt, enum event_type type,
 	struct event *event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
 
 	if (!event) {
-		count_on(0, reason, pkt->len);
+		count_on(0, reason, pkt);
 		return;
 	}
 	event->time = pkt->now;
@@ -30,7 +30,7 @@ static __always_inline void emit(const struct packet *pkt, enum event_type type,
 	__builtin_memcpy(event->src_mac, pkt->src_mac, 6);
 	__builtin_memcpy(event->dst_mac, pkt->dst_mac, 6);
 	event->ethertype = pkt->ethertype;
-	event->frame_len = pkt->len;
+	event->frame_len = pkt->len > 0xffff ? 0xffff : pkt->len;
 	bpf_ringbuf_submit(event, 0);
 }
 

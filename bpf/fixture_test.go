@@ -73,6 +73,8 @@ func mac(s string) net.HardwareAddr {
 type gateway struct {
 	testing.TB
 	port  uint32
+	path  datapath
+	strip *stripper // for TCX
 	progs map[string]*ebpf.Program
 	maps  map[string]*ebpf.Map
 }
@@ -80,13 +82,18 @@ type gateway struct {
 // newGateway loads the programs for the port that app1 and app2 are behind.
 func newGateway(t testing.TB) *gateway {
 	t.Helper()
-	g := load(t, bpf.VmgatePortConfig{Id: portApp, Segment: portApp, Group: group}, nil)
+	return newGatewayOn(t, pathXDP)
+}
+
+func newGatewayOn(t testing.TB, path datapath) *gateway {
+	t.Helper()
+	g := load(t, path, bpf.VmgatePortConfig{Id: portApp, Segment: portApp, Group: group}, nil)
 	g.populate()
 	return g
 }
 
 // load skips where the kernel does not let this process load programs.
-func load(t testing.TB, port bpf.VmgatePortConfig, shared map[string]*ebpf.Map) *gateway {
+func load(t testing.TB, path datapath, port bpf.VmgatePortConfig, shared map[string]*ebpf.Map) *gateway {
 	t.Helper()
 	if err := rlimit.RemoveMemlock(); err != nil {
 		t.Skipf("needs the right to load BPF programs: %v", err)
@@ -98,6 +105,7 @@ func load(t testing.TB, port bpf.VmgatePortConfig, shared map[string]*ebpf.Map) 
 	if err := spec.Variables["port"].Set(port); err != nil {
 		t.Fatal(err)
 	}
+	delete(spec.Programs, map[datapath]string{pathXDP: "vmgate_tcx", pathTCX: "vmgate_ingress"}[path])
 	coll, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: shared})
 	if errors.Is(err, unix.EPERM) {
 		t.Skipf("needs the right to load BPF programs: %v", err)
@@ -106,7 +114,11 @@ func load(t testing.TB, port bpf.VmgatePortConfig, shared map[string]*ebpf.Map) 
 		t.Fatalf("%+v", err)
 	}
 	t.Cleanup(coll.Close)
-	return &gateway{TB: t, port: port.Id, progs: coll.Programs, maps: coll.Maps}
+	g := &gateway{TB: t, port: port.Id, path: path, progs: coll.Programs, maps: coll.Maps}
+	if path == pathTCX {
+		g.strip = newStripper(t, coll.Programs["vmgate_tcx"])
+	}
+	return g
 }
 
 // on returns the programs of another port over the same maps.
@@ -118,7 +130,7 @@ func (g *gateway) on(port bpf.VmgatePortConfig) *gateway {
 			shared[name] = m
 		}
 	}
-	return load(g.TB, port, shared)
+	return load(g.TB, g.path, port, shared)
 }
 
 func (g *gateway) ids(id uint32) *gateway {
@@ -291,12 +303,16 @@ type outcome struct {
 	counted map[bpf.VmgateReason]bpf.VmgateCounter
 }
 
-// run sends one frame through vmgate_ingress, or vmgate_ids on an IDS port.
+// run sends one frame through the program of the data path, or vmgate_ids on an
+// IDS port.
 func (g *gateway) run(frame []byte) outcome {
 	g.Helper()
 	prog := g.progs["vmgate_ingress"]
-	if g.port == portIDSIn || g.port == portIDSOut {
+	switch {
+	case g.port == portIDSIn || g.port == portIDSOut:
 		prog = g.progs["vmgate_ids"]
+	case g.path == pathTCX:
+		return g.runTCX(frame)
 	}
 	before := g.counters(g.port)
 	opts := ebpf.RunOptions{Data: frame, DataOut: make([]byte, len(frame)+256), Repeat: 1}
@@ -433,6 +449,7 @@ func (g *gateway) onlyPort(port uint32) {
 	g.Helper()
 	for _, p := range devices {
 		if p != port {
+			g.device(p, 0)
 			if err := g.maps["tx_ports"].Delete(p); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 				g.Fatal(err)
 			}
@@ -444,7 +461,19 @@ func (g *gateway) allPorts() {
 	g.Helper()
 	for _, p := range devices {
 		g.put("tx_ports", p, uint32(loopback))
+		g.device(p, loopback)
 	}
+}
+
+// device says where a port is, and leaves its flags alone.
+func (g *gateway) device(port, ifindex uint32) {
+	g.Helper()
+	var p bpf.VmgatePort
+	if err := g.maps["ports"].Lookup(port, &p); err != nil {
+		g.Fatal(err)
+	}
+	p.Ifindex = ifindex
+	g.put("ports", port, p)
 }
 
 // empty removes every entry of a hash map.

@@ -130,8 +130,8 @@ static __always_inline struct decision carry_out(const struct settings *set, enu
  * one vNIC, so one CPU writes them. */
 static __always_inline void keep_state(struct flow_dir *dir, const struct packet *pkt)
 {
-	dir->packets++;
-	dir->bytes += pkt->len;
+	dir->packets += pkt->segments;
+	dir->bytes += pkt->wire;
 	dir->last_seen = pkt->now;
 	if (pkt->tcp_flags & ~dir->tcp_flags)
 		dir->tcp_flags |= pkt->tcp_flags;

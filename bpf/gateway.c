@@ -9,6 +9,8 @@
 #include "classify.h"
 #include "egress.h"
 #include "ids.h"
+#include "skb.h"
+#include "xdp.h"
 
 /* Returns this CPU's scratch packet, emptied, for a frame of len bytes. */
 static __always_inline struct packet *new_packet(__u32 len)
@@ -20,6 +22,8 @@ static __always_inline struct packet *new_packet(__u32 len)
 		return NULL;
 	__builtin_memset(pkt, 0, offsetof(struct packet, quoted));
 	pkt->len = len;
+	pkt->wire = len;
+	pkt->segments = 1;
 	pkt->now = clock_now();
 	return pkt;
 }
@@ -31,49 +35,6 @@ static __always_inline struct settings *get_settings(void)
 	return bpf_map_lookup_elem(&settings, &zero);
 }
 
-/* Passes a frame up with its mark in front. Not inlined, so that enum mark is
- * in the object's BTF and so in the bindings. */
-static __noinline int pass_marked(struct xdp_md *ctx, enum mark mark)
-{
-	struct meta *meta;
-
-	if (bpf_xdp_adjust_meta(ctx, -(int)sizeof(*meta)))
-		return XDP_DROP;
-	meta = (void *)(long)ctx->data_meta;
-	if ((void *)(meta + 1) > (void *)(long)ctx->data)
-		return XDP_DROP;
-	meta->magic = META_MAGIC;
-	meta->mark = mark;
-	return XDP_PASS;
-}
-
-/*
- * Does what was decided; counts and reports it. The one exit of both programs.
- * The decision is read back from the scratch packet, so that the verifier walks
- * this code once and not once for each place that decides.
- */
-static __always_inline int carry_out_xdp(struct xdp_md *ctx, struct packet *pkt, const struct settings *set)
-{
-	enum reason reason;
-	int action = XDP_DROP;
-
-	barrier();
-	reason = pkt->decision.reason;
-	if (pkt->decision.action == ACTION_REDIRECT) {
-		action = bpf_redirect_map(&tx_ports, pkt->decision.out_port, XDP_DROP);
-		if (action != XDP_REDIRECT)
-			reason = REASON_DROP_UNKNOWN_DEST;
-	} else if (pkt->decision.action == ACTION_UP) {
-		action = pass_marked(ctx, pkt->decision.mark);
-		if (action != XDP_PASS)
-			reason = REASON_DROP_INGRESS;
-	}
-	count(reason, pkt->len);
-	if (reason >= REASON_DROP_VERDICT)
-		report_drop(pkt, reason, set->event_sample);
-	return action;
-}
-
 SEC("xdp")
 int vmgate_ingress(struct xdp_md *ctx)
 {
@@ -83,8 +44,29 @@ int vmgate_ingress(struct xdp_md *ctx)
 
 	if (!pkt || !set)
 		return XDP_DROP;
-	pkt->decision = classify(pkt, set, data, data_end);
+	pkt->decision = classify(pkt, set, data, data_end, 0);
 	return carry_out_xdp(ctx, pkt, set);
+}
+
+SEC("tc")
+int vmgate_tcx(struct __sk_buff *skb)
+{
+	struct packet *pkt = new_packet(skb->len);
+	struct settings *set = get_settings();
+	__u32 stripped = stripped_tag(skb);
+	void *data, *data_end;
+
+	if (!pkt || !set)
+		return TC_ACT_SHOT;
+	if (pull_headers(skb)) {
+		data = (void *)(long)skb->data;
+		data_end = (void *)(long)skb->data_end;
+		measure(pkt, skb, data, data_end, stripped);
+		pkt->decision = classify(pkt, set, data, data_end, stripped);
+	} else {
+		pkt->decision = drop(REASON_DROP_INGRESS);
+	}
+	return carry_out_skb(skb, pkt, set);
 }
 
 SEC("xdp")
@@ -107,30 +89,68 @@ int vmgate_pass(struct xdp_md *ctx __attribute__((unused)))
 	return XDP_PASS;
 }
 
+/* Sends what XDP could not send itself: the port takes skbs only. */
+static __always_inline int deliver_skb(struct __sk_buff *skb, __u32 out_port)
+{
+	enum reason reason = REASON_FORWARD;
+	struct packet *pkt = new_packet(skb->len);
+	int action;
+
+	if (!pkt)
+		return TC_ACT_SHOT;
+	action = redirect_skb(skb, pkt, out_port, &reason);
+	if (action == TC_ACT_SHOT)
+		count(reason, pkt); /* what goes on was counted in XDP */
+	return action;
+}
+
 SEC("tc")
 int vmgate_mark(struct __sk_buff *skb)
 {
 	__u32 mark = take_mark(skb);
+	struct packet *pkt;
 
 	skb->mark = mark;
+	if ((mark & MARK_CLASS) == MARK_DELIVER)
+		return deliver_skb(skb, mark & MARK_PORT);
 	if (mark)
 		return TC_ACT_OK;
-	count(REASON_DROP_INGRESS, skb->len);
+	pkt = new_packet(skb->len);
+	if (pkt)
+		count(REASON_DROP_INGRESS, pkt);
 	return TC_ACT_SHOT;
+}
+
+/* vmgate_mark for the IDS ports: nothing else of theirs goes up but the canaries. */
+SEC("tc")
+int vmgate_deliver(struct __sk_buff *skb)
+{
+	__u32 mark = take_mark(skb);
+
+	skb->mark = 0;
+	if ((mark & MARK_CLASS) == MARK_DELIVER)
+		return deliver_skb(skb, mark & MARK_PORT);
+	return TC_ACT_OK;
 }
 
 SEC("tc")
 int vmgate_egress(struct __sk_buff *skb)
 {
-	struct packet *pkt = new_packet(skb->len);
-	struct settings *set = get_settings();
+	struct packet *pkt;
+	struct settings *set;
 	enum reason reason;
 	int action;
 
+	if (skb->mark == MARK_REDIRECT) {
+		skb->mark = 0;
+		return TC_ACT_OK; /* decided and counted where it came in */
+	}
+	pkt = new_packet(skb->len);
+	set = get_settings();
 	if (!pkt || !set)
 		return TC_ACT_SHOT;
 	action = judge_egress(skb, pkt, set, &reason);
-	count(reason, pkt->len);
+	count(reason, pkt);
 	if (reason >= REASON_DROP_VERDICT)
 		report_drop(pkt, reason, set->event_sample);
 	return action;

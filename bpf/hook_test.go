@@ -193,7 +193,7 @@ func TestHooks_EgressKnowsTheTagsThatTheKernelHoldsBesideTheFrame(t *testing.T) 
 	freshNetns(t)
 	g := newGateway(t)
 	// Maps of its own, so that the isolation is seen at egress only.
-	w := load(t, bpf.VmgatePortConfig{Id: portWeb, Segment: portWeb, Group: group}, nil)
+	w := load(t, pathXDP, bpf.VmgatePortConfig{Id: portWeb, Segment: portWeb, Group: group}, nil)
 	w.populate()
 	w.vmVerdict(idApp1, drop)
 	app, _, _, _ := bridged(t, g, w)

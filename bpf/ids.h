@@ -51,7 +51,7 @@ static __always_inline struct decision classify_return(struct packet *pkt, const
 						       void *data_end)
 {
 	__u32 out_port = PORT_NONE, reason;
-	int bad = parse_ethernet(pkt, data, data_end);
+	int bad = parse_ethernet(pkt, data, data_end, 0);
 
 	if (!bad && is_canary(pkt)) /* in every mode: it is no traffic */
 		return send_up(0, REASON_CANARY);

@@ -14,7 +14,10 @@ var (
 )
 
 func TestMonitor_ForwardsWhatItWouldHaveStopped(t *testing.T) {
-	g := newGateway(t)
+	bothPaths(t, testMonitor_ForwardsWhatItWouldHaveStopped)
+}
+
+func testMonitor_ForwardsWhatItWouldHaveStopped(t *testing.T, g *gateway) {
 	g.mode(bpf.VmgateModeMODE_MONITOR)
 	frame := tcpApp1ToWeb(tcp(40000, 80, ack)).build(t)
 	g.decide(6, 0, app1, 40000, web, 80, nil)
@@ -33,8 +36,9 @@ func TestMonitor_ForwardsWhatItWouldHaveStopped(t *testing.T) {
 	g.expect(tcpApp1ToWeb(tcp(2, 80, syn(1))).build(t), punted())
 }
 
-func TestClose_NothingPasses(t *testing.T) {
-	g := newGateway(t)
+func TestClose_NothingPasses(t *testing.T) { bothPaths(t, testClose_NothingPasses) }
+
+func testClose_NothingPasses(t *testing.T, g *gateway) {
 	g.decide(6, 0, app1, 40000, web, 80, nil)
 	g.mode(bpf.VmgateModeMODE_CLOSE)
 	g.expect(tcpApp1ToWeb(tcp(40000, 80, ack)).build(t), cutOff)
@@ -43,8 +47,9 @@ func TestClose_NothingPasses(t *testing.T) {
 	g.ids(portIDSOut).expect(tcpApp1ToWeb(tcp(40000, 80, ack)).build(t), cutOff)
 }
 
-func TestOpen_EverythingPasses(t *testing.T) {
-	g := newGateway(t)
+func TestOpen_EverythingPasses(t *testing.T) { bothPaths(t, testOpen_EverythingPasses) }
+
+func testOpen_EverythingPasses(t *testing.T, g *gateway) {
 	g.mode(bpf.VmgateModeMODE_OPEN)
 	g.vmVerdict(idApp1, drop)
 	g.beat(0)
@@ -55,8 +60,9 @@ func TestOpen_EverythingPasses(t *testing.T) {
 	g.expect(arp(macApp1, broadcast, 1, macApp1, app1, nil, web).build(t), openUp)
 }
 
-func TestIDSState(t *testing.T) {
-	g := newGateway(t)
+func TestIDSState(t *testing.T) { bothPaths(t, testIDSState) }
+
+func testIDSState(t *testing.T, g *gateway) {
 	frame := tcpApp1ToWeb(tcp(40000, 80, ack)).build(t)
 	g.decide(6, 0, app1, 40000, web, 80, nil)
 	g.rule(check)
@@ -79,16 +85,21 @@ func TestIDSState(t *testing.T) {
 }
 
 func TestRedirect_ToAPortWithoutDeviceIsCounted(t *testing.T) {
-	g := newGateway(t)
+	bothPaths(t, testRedirect_ToAPortWithoutDeviceIsCounted)
+}
+
+func testRedirect_ToAPortWithoutDeviceIsCounted(t *testing.T, g *gateway) {
 	g.decide(6, 0, app1, 40000, web, 80, nil)
+	g.device(portWeb, 0)
 	if err := g.maps["tx_ports"].Delete(uint32(portWeb)); err != nil {
 		t.Fatal(err)
 	}
 	g.expect(tcpApp1ToWeb(tcp(40000, 80, ack)).build(t), unknownDst)
 }
 
-func TestIDSReturn(t *testing.T) {
-	g := newGateway(t)
+func TestIDSReturn(t *testing.T) { bothPaths(t, testIDSReturn) }
+
+func testIDSReturn(t *testing.T, g *gateway) {
 	events := dropped(bpf.VmgateReasonREASON_DROP_IDS_LOOP)
 	returned := redirected(portWeb, bpf.VmgateReasonREASON_IDS_RETURN)
 	g.macAt(5<<16, macApp1, idApp1, portApp)
@@ -135,8 +146,9 @@ func TestIDSReturn(t *testing.T) {
 	}
 }
 
-func TestPass(t *testing.T) {
-	g := newGateway(t)
+func TestPass(t *testing.T) { bothPaths(t, testPass) }
+
+func testPass(t *testing.T, g *gateway) {
 	frame := tcpApp1ToWeb(tcp(1, 80, syn(1))).build(t)
 	action, out, err := g.progs["vmgate_pass"].Test(frame)
 	if err != nil || action != xdpPass || string(out) != string(frame) {

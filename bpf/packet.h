@@ -53,8 +53,11 @@ struct packet {
 	union address src;
 	union address dst;
 	__u64 now;
-	__u32 len;              /* of the frame */
+	__u32 len;              /* of the frame; a tag that the device has stripped is not in it */
+	__u32 wire;             /* bytes on the wire, tags included, for the counters */
+	__u32 segments;         /* frames on the wire: many, where segmentation is left to a device */
 	__u32 seq;              /* TCP, network order */
+	__u32 end;              /* just behind the IP packet */
 	__u32 fragment_id;
 	__u32 vm;               /* the sender, 0 until known */
 	__u32 vm_flags;
@@ -70,7 +73,6 @@ struct packet {
 	__u16 l3;
 	volatile __u16 cursor;  /* where the parser stands */
 	__u16 l4;
-	__u16 end;              /* just behind the IP packet */
 	__u16 fragment_offset;  /* bytes */
 	volatile __u8 proto;    /* while parsing: the next header */
 	__u8 fragment_proto;    /* as the fragment's own header names it */

@@ -10,6 +10,7 @@
 #include "common.h"
 
 #define MIN_ETHERTYPE 0x600 /* below it the field is an 802.3 length */
+#define MAX_802_3_LENGTH 1500
 
 struct vlan_header {
 	__be16 tci;
@@ -21,22 +22,40 @@ static __always_inline bool is_vlan(__be16 type)
 	return type == bpf_htons(ETH_P_8021Q) || type == bpf_htons(ETH_P_8021AD);
 }
 
-/* Reads one tag. Bridge netfilter looks behind one 802.1Q tag and no further. */
+/* Notes the tag that type announces; shift says whether it is the outer (16) or
+ * the inner one (0). Bridge netfilter looks behind one 802.1Q tag and no further. */
+static __always_inline void note_tag(struct packet *pkt, __be16 type, __u16 tci, __u32 shift)
+{
+	if (shift == 0 || type != bpf_htons(ETH_P_8021Q))
+		pkt->queueable = 0;
+	pkt->key.vlan |= (__u32)(tci & 0xfff) << shift;
+}
+
 static __always_inline int parse_tag(struct packet *pkt, void *data, void *data_end, __u32 shift)
 {
 	struct vlan_header *tag = at(data, data_end, pkt->l3, sizeof(*tag));
 
 	if (!tag)
 		return REASON_DROP_MALFORMED;
-	if (shift == 0 || pkt->ethertype != bpf_htons(ETH_P_8021Q))
-		pkt->queueable = 0;
-	pkt->key.vlan |= (__u32)(bpf_ntohs(tag->tci) & 0xfff) << shift;
+	note_tag(pkt, pkt->ethertype, bpf_ntohs(tag->tci), shift);
 	pkt->ethertype = tag->type;
 	pkt->l3 += sizeof(*tag);
 	return 0;
 }
 
-static __always_inline int parse_ethernet(struct packet *pkt, void *data, void *data_end)
+/* Spanning tree, IS-IS and the like: nobody judges them, but lengths must not lie. */
+static __always_inline int parse_802_3(const struct packet *pkt)
+{
+	__u32 len = bpf_ntohs(pkt->ethertype);
+
+	if (len > MAX_802_3_LENGTH)
+		return REASON_DROP_ETHERTYPE;
+	return pkt->l3 + len > pkt->len ? REASON_DROP_MALFORMED : REASON_DROP_LLC;
+}
+
+/* stripped is the outer tag if the device has taken it out of the frame: its
+ * ethertype << 16 | TCI, both in host order; 0 for none. */
+static __always_inline int parse_ethernet(struct packet *pkt, void *data, void *data_end, __u32 stripped)
 {
 	struct ethhdr *eth = data;
 	int bad;
@@ -51,20 +70,23 @@ static __always_inline int parse_ethernet(struct packet *pkt, void *data, void *
 	pkt->key.group = port.group;
 	if (is_group_mac(pkt->src_mac))
 		return REASON_DROP_MALFORMED;
-	if (is_vlan(pkt->ethertype)) {
+	if (stripped) {
+		note_tag(pkt, bpf_htons(stripped >> 16), stripped, 16);
+	} else if (is_vlan(pkt->ethertype)) {
 		bad = parse_tag(pkt, data, data_end, 16);
 		if (bad)
 			return bad;
-		if (is_vlan(pkt->ethertype)) {
-			bad = parse_tag(pkt, data, data_end, 0);
-			if (bad)
-				return bad;
-		}
+		stripped = 1;
+	}
+	if (stripped && is_vlan(pkt->ethertype)) {
+		bad = parse_tag(pkt, data, data_end, 0);
+		if (bad)
+			return bad;
 	}
 	if (is_vlan(pkt->ethertype))
 		return REASON_DROP_UNPARSED;
 	if (bpf_ntohs(pkt->ethertype) < MIN_ETHERTYPE)
-		return REASON_DROP_ETHERTYPE;
+		return parse_802_3(pkt);
 	return 0;
 }
 

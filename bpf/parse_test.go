@@ -23,7 +23,10 @@ func ipEnd(frame []byte) int {
 }
 
 func TestParse_NoTruncationOfAFrameIsForwarded(t *testing.T) {
-	g := newGateway(t)
+	bothPaths(t, testParse_NoTruncationOfAFrameIsForwarded)
+}
+
+func testParse_NoTruncationOfAFrameIsForwarded(t *testing.T, g *gateway) {
 	g.macAt(5<<16, macApp1, idApp1, portApp)
 	g.macAt(5<<16, macWeb, idWeb, portWeb)
 	g.macAt(5<<16|6, macApp1, idApp1, portApp)
@@ -51,7 +54,11 @@ func TestParse_NoTruncationOfAFrameIsForwarded(t *testing.T) {
 			g.decide(1, 0, p.src, 3, p.dst, 3, nil)
 			end := ipEnd(frame)
 			g.expect(frame[:end], forwardedTo(portWeb)) // whole, without padding
-			for cut := 14; cut < end; cut++ {
+			shortest := 14
+			if g.path == pathTCX {
+				shortest++ // a test run refuses an skb without payload
+			}
+			for cut := shortest; cut < end; cut++ {
 				g.expect(frame[:cut], malformed)
 			}
 		})
@@ -65,8 +72,9 @@ func overwrite(frame []byte, off int, b ...byte) []byte {
 	return frame
 }
 
-func TestParse_WhatIsRefused(t *testing.T) {
-	g := newGateway(t)
+func TestParse_WhatIsRefused(t *testing.T) { bothPaths(t, testParse_WhatIsRefused) }
+
+func testParse_WhatIsRefused(t *testing.T, g *gateway) {
 	v4 := tcpApp1ToWeb(tcp(40000, 80, ack)).build(t)
 	v6 := tcpApp1ToWeb(tcp(40000, 80, ack)).overIPv6().build(t)
 	u4 := udpApp1ToWeb(1, 2).build(t)
@@ -99,7 +107,9 @@ func TestParse_WhatIsRefused(t *testing.T) {
 		want  want
 	}{
 		"source MAC of a group":             {overwrite(v4, 6, 0x03), malformed},
-		"802.3 length":                      {overwrite(v4, 12, 0x00, 0x40), dropped(bpf.VmgateReasonREASON_DROP_ETHERTYPE)},
+		"802.3 length":                      {overwrite(v4, 12, 0x00, 0x20), dropped(bpf.VmgateReasonREASON_DROP_LLC)},
+		"802.3 length beyond the frame":     {overwrite(v4, 12, 0x05, 0x00), malformed},
+		"neither length nor ethertype":      {overwrite(v4, 12, 0x05, 0xdd), dropped(bpf.VmgateReasonREASON_DROP_ETHERTYPE)},
 		"unknown ethertype":                 {overwrite(v4, 12, 0x88, 0x47), dropped(bpf.VmgateReasonREASON_DROP_ETHERTYPE)},
 		"a third tag":                       {tcpApp1ToWeb(tcp(1, 2, ack)).with(func(p *packet) { p.tags = vlan(1, 2, 3) }).build(t), unparsed},
 		"IPv4 in the IPv6 ethertype":        {overwrite(v4, 12, 0x86, 0xdd), malformed},
@@ -147,7 +157,10 @@ func TestParse_WhatIsRefused(t *testing.T) {
 }
 
 func TestParse_NothingIsReadBehindThePacketsEnd(t *testing.T) {
-	g := newGateway(t)
+	bothPaths(t, testParse_NothingIsReadBehindThePacketsEnd)
+}
+
+func testParse_NothingIsReadBehindThePacketsEnd(t *testing.T, g *gateway) {
 	g.decide(6, 0, app16, 1, web6, 2, nil)
 	frame := tcpApp1ToWeb(tcp(1, 2, ack)).overIPv6().with(func(p *packet) { p.firstExt, p.extensions = 60, ext(6, 0, 16) }).build(t)
 	g.expect(frame, forwardedTo(portWeb))
@@ -156,7 +169,10 @@ func TestParse_NothingIsReadBehindThePacketsEnd(t *testing.T) {
 }
 
 func TestParse_EightExtensionHeadersAreRead(t *testing.T) {
-	g := newGateway(t)
+	bothPaths(t, testParse_EightExtensionHeadersAreRead)
+}
+
+func testParse_EightExtensionHeadersAreRead(t *testing.T, g *gateway) {
 	var eight []byte
 	for range 7 {
 		eight = append(eight, ext(60, 0, 8)...)
@@ -167,7 +183,10 @@ func TestParse_EightExtensionHeadersAreRead(t *testing.T) {
 }
 
 func TestParse_FortyBytesOfOptionsAreRead(t *testing.T) {
-	g := newGateway(t)
+	bothPaths(t, testParse_FortyBytesOfOptionsAreRead)
+}
+
+func testParse_FortyBytesOfOptionsAreRead(t *testing.T, g *gateway) {
 	nops := make([]layers.IPv4Option, 40)
 	for i := range nops {
 		nops[i].OptionType = 1
@@ -202,8 +221,9 @@ func piece6(t *testing.T, id, offset uint16, more bool, body []byte) []byte {
 	}.build(t)
 }
 
-func TestFragments(t *testing.T) {
-	g := newGateway(t)
+func TestFragments(t *testing.T) { bothPaths(t, testFragments) }
+
+func testFragments(t *testing.T, g *gateway) {
 	g.beat(0)
 	udpHead := append([]byte{0, 1, 0, 2, 1, 0, 0, 0}, make([]byte, 24)...) // ports 1 and 2
 	tcpHead := append([]byte{0, 1, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0x50, 0x10, 0, 0, 0, 0, 0, 0}, make([]byte, 12)...)
@@ -248,22 +268,29 @@ func TestFragments(t *testing.T) {
 }
 
 func TestFragments_DiscoveryIsNeverFragmented(t *testing.T) {
-	g := newGateway(t)
+	bothPaths(t, testFragments_DiscoveryIsNeverFragmented)
+}
+
+func testFragments_DiscoveryIsNeverFragmented(t *testing.T, g *gateway) {
 	frame := piece6(t, 1, 0, true, overwrite(make([]byte, 32), 0, 135))
 	frame[14+40] = 58
 	g.expect(frame, badPiece)
 }
 
 func TestFragments_OfAPendingFlowArePuntedWithinItsLimit(t *testing.T) {
-	g := newGateway(t)
+	bothPaths(t, testFragments_OfAPendingFlowArePuntedWithinItsLimit)
+}
+
+func testFragments_OfAPendingFlowArePuntedWithinItsLimit(t *testing.T, g *gateway) {
 	head := append([]byte{0, 1, 0, 2, 1, 0, 0, 0}, make([]byte, 24)...)
 	g.expect(piece(t, 1, 0, true, 17, head), punted())
 	g.expect(piece(t, 1, 32, true, 17, head), punted())
 	g.expect(piece(t, 1, 64, false, 17, head), dropped(bpf.VmgateReasonREASON_DROP_HELD))
 }
 
-func TestParse_PaddingIsLeftAlone(t *testing.T) {
-	g := newGateway(t)
+func TestParse_PaddingIsLeftAlone(t *testing.T) { bothPaths(t, testParse_PaddingIsLeftAlone) }
+
+func testParse_PaddingIsLeftAlone(t *testing.T, g *gateway) {
 	g.decide(17, 0, app1, 1, web, 2, nil)
 	p := udpApp1ToWeb(1, 2)
 	p.payload = nil

@@ -86,7 +86,7 @@ static __always_inline int add_pending(struct packet *pkt, __u32 out_port)
 		.out_port = out_port,
 		.from = pkt->from,
 		.tcp_flags = pkt->tcp_flags,
-		.frame_len = pkt->len,
+		.frame_len = pkt->wire,
 	};
 
 	if (!within_budget(pkt))

@@ -14,7 +14,10 @@ var (
 )
 
 func TestPunt_MakesAnEntryThatTellsTheDaemonAll(t *testing.T) {
-	g := newGateway(t)
+	bothPaths(t, testPunt_MakesAnEntryThatTellsTheDaemonAll)
+}
+
+func testPunt_MakesAnEntryThatTellsTheDaemonAll(t *testing.T, g *gateway) {
 	frame := tcpApp1ToWeb(tcp(40000, 80, syn(4711))).build(t)
 	before := now()
 	g.expect(frame, punted())
@@ -38,7 +41,10 @@ func TestPunt_MakesAnEntryThatTellsTheDaemonAll(t *testing.T) {
 }
 
 func TestPunt_OnlySoManyPacketsOfAFlowAreHeld(t *testing.T) {
-	g := newGateway(t)
+	bothPaths(t, testPunt_OnlySoManyPacketsOfAFlowAreHeld)
+}
+
+func testPunt_OnlySoManyPacketsOfAFlowAreHeld(t *testing.T, g *gateway) {
 	frame := udpApp1ToWeb(1, 2).build(t)
 	held := dropped(bpf.VmgateReasonREASON_DROP_HELD)
 	g.expect(frame, punted())
@@ -56,7 +62,10 @@ func TestPunt_OnlySoManyPacketsOfAFlowAreHeld(t *testing.T) {
 }
 
 func TestPunt_AForgottenEntryIsMadeAnew(t *testing.T) {
-	g := newGateway(t)
+	bothPaths(t, testPunt_AForgottenEntryIsMadeAnew)
+}
+
+func testPunt_AForgottenEntryIsMadeAnew(t *testing.T, g *gateway) {
 	key, _ := keyOf(17, 0, app1, 1, web, 2)
 	g.put("pending", key, bpf.VmgatePending{FirstSeen: now() - 11*second, Punted: 2, OutPort: 9})
 	g.expect(udpApp1ToWeb(1, 2).build(t), punted())
@@ -65,8 +74,9 @@ func TestPunt_AForgottenEntryIsMadeAnew(t *testing.T) {
 	}
 }
 
-func TestPunt_TellsTheVLANInTheMark(t *testing.T) {
-	g := newGateway(t)
+func TestPunt_TellsTheVLANInTheMark(t *testing.T) { bothPaths(t, testPunt_TellsTheVLANInTheMark) }
+
+func testPunt_TellsTheVLANInTheMark(t *testing.T, g *gateway) {
 	g.macAt(5<<16, macApp1, idApp1, portApp)
 	g.macAt(5<<16, macWeb, idWeb, portWeb)
 	g.expect(udpApp1ToWeb(1, 2).with(func(p *packet) { p.tags = vlan(5) }).build(t), puntedWith(5))
@@ -77,7 +87,10 @@ func TestPunt_TellsTheVLANInTheMark(t *testing.T) {
 }
 
 func TestPunt_WhatCannotBeQueuedIsReportedAndDropped(t *testing.T) {
-	g := newGateway(t)
+	bothPaths(t, testPunt_WhatCannotBeQueuedIsReportedAndDropped)
+}
+
+func testPunt_WhatCannotBeQueuedIsReportedAndDropped(t *testing.T, g *gateway) {
 	events := g.events()
 	for _, v := range []uint32{5 << 16, 5<<16 | 6} {
 		g.macAt(v, macApp1, idApp1, portApp)
@@ -111,7 +124,10 @@ func TestPunt_WhatCannotBeQueuedIsReportedAndDropped(t *testing.T) {
 }
 
 func TestBudget_AFloodTowardsOneLeavesRoomForOthers(t *testing.T) {
-	g := newGateway(t)
+	bothPaths(t, testBudget_AFloodTowardsOneLeavesRoomForOthers)
+}
+
+func testBudget_AFloodTowardsOneLeavesRoomForOthers(t *testing.T, g *gateway) {
 	g.vm(idApp1, func(vm *bpf.VmgateVm) { vm.Budget = 5 })
 	passed := 0
 	for sport := range uint16(50) {
@@ -139,8 +155,9 @@ func TestBudget_AFloodTowardsOneLeavesRoomForOthers(t *testing.T) {
 	g.expect(udpApp1ToWeb(1, 80).with(func(p *packet) { p.srcMAC, p.src = macApp2, app2 }).build(t), punted())
 }
 
-func TestBudget_RefillsWithTime(t *testing.T) {
-	g := newGateway(t)
+func TestBudget_RefillsWithTime(t *testing.T) { bothPaths(t, testBudget_RefillsWithTime) }
+
+func testBudget_RefillsWithTime(t *testing.T, g *gateway) {
 	g.vm(idApp1, func(vm *bpf.VmgateVm) { vm.Budget = 1 })
 	g.expect(udpApp1ToWeb(1, 80).build(t), punted())
 	g.expect(udpApp1ToWeb(2, 80).build(t), overBudget)
@@ -156,8 +173,9 @@ func TestBudget_RefillsWithTime(t *testing.T) {
 	g.expect(udpApp1ToWeb(2, 80).build(t), punted())
 }
 
-func TestPortVerdict(t *testing.T) {
-	g := newGateway(t)
+func TestPortVerdict(t *testing.T) { bothPaths(t, testPortVerdict) }
+
+func testPortVerdict(t *testing.T, g *gateway) {
 	frame := udpApp1ToWeb(4000, 53).build(t)
 	for name, c := range map[string]struct {
 		vm    uint32
@@ -185,8 +203,9 @@ func TestPortVerdict(t *testing.T) {
 	}
 }
 
-func TestDestination(t *testing.T) {
-	g := newGateway(t)
+func TestDestination(t *testing.T) { bothPaths(t, testDestination) }
+
+func testDestination(t *testing.T, g *gateway) {
 	toApp2 := udpApp1ToWeb(1, 2).with(func(p *packet) { p.dstMAC, p.dst = macApp2, app2 })
 	g.expect(udpApp1ToWeb(1, 2).with(func(p *packet) { p.dstMAC = macNobody }).build(t), unknownDst)
 	g.expect(toApp2.build(t), unknownDst) // the vSwitch has delivered it
@@ -199,8 +218,9 @@ func TestDestination(t *testing.T) {
 	g.expect(toApp2.build(t), forwardedTo(portApp)) // back out of the port it came by
 }
 
-func TestDaemonSilent(t *testing.T) {
-	g := newGateway(t)
+func TestDaemonSilent(t *testing.T) { bothPaths(t, testDaemonSilent) }
+
+func testDaemonSilent(t *testing.T, g *gateway) {
 	fresh := tcpApp1ToWeb(tcp(1, 80, syn(1)))
 	g.decide(6, 0, app1, 40000, web, 80, nil)
 	down := dropped(bpf.VmgateReasonREASON_DROP_DAEMON_DOWN)

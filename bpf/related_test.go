@@ -29,8 +29,9 @@ func icmpError6(kind uint8, quoted []byte) packet {
 	}
 }
 
-func TestICMPError(t *testing.T) {
-	g := newGateway(t)
+func TestICMPError(t *testing.T) { bothPaths(t, testICMPError) }
+
+func testICMPError(t *testing.T, g *gateway) {
 	// web has sent to app1; app1 answers with an error.
 	udp := udpApp1ToWeb(1, 2).reversed(&layers.UDP{SrcPort: 2, DstPort: 1})
 	quoted := udp.build(t)
@@ -82,8 +83,9 @@ func TestICMPError(t *testing.T) {
 	}
 }
 
-func TestICMPError_OfARouterBetween(t *testing.T) {
-	g := newGateway(t)
+func TestICMPError_OfARouterBetween(t *testing.T) { bothPaths(t, testICMPError_OfARouterBetween) }
+
+func testICMPError_OfARouterBetween(t *testing.T, g *gateway) {
 	g.decide(17, 0, app1, 1, web, 2, nil)
 	r := g.on(bpf.VmgatePortConfig{Id: portRouter, Segment: portRouter, Group: group})
 	quoted := udpApp1ToWeb(1, 2).build(t)

@@ -9,8 +9,9 @@ import (
 	"github.com/vmgate/vmgate/bpf"
 )
 
-func TestSource(t *testing.T) {
-	g := newGateway(t)
+func TestSource(t *testing.T) { bothPaths(t, testSource) }
+
+func testSource(t *testing.T, g *gateway) {
 	g.set(func(s *bpf.VmgateSettings) { s.HeldPerFlow = 1000 })
 	syn := tcpApp1ToWeb(tcp(40000, 80, syn(1)))
 	from := func(m []byte, a string) packet {
@@ -41,13 +42,19 @@ func TestSource(t *testing.T) {
 }
 
 func TestSource_LinkLocalOfAnotherIsASpoof(t *testing.T) {
-	g := newGateway(t)
+	bothPaths(t, testSource_LinkLocalOfAnotherIsASpoof)
+}
+
+func testSource_LinkLocalOfAnotherIsASpoof(t *testing.T, g *gateway) {
 	g.address(idRouter, gw6, portRouter, macRouter)
 	g.expect(tcpApp1ToWeb(tcp(1, 80, syn(1))).overIPv6().with(func(p *packet) { p.src = gw6 }).build(t), spoofed)
 }
 
 func TestSource_TemporaryAddressesUnderAPrefix(t *testing.T) {
-	g := newGateway(t)
+	bothPaths(t, testSource_TemporaryAddressesUnderAPrefix)
+}
+
+func testSource_TemporaryAddressesUnderAPrefix(t *testing.T, g *gateway) {
 	g.prefix(idApp1, netip.MustParsePrefix("2001:db8:1::/64"), portApp, macApp1)
 	temporary := tcpApp1ToWeb(tcp(1, 80, syn(1))).overIPv6().with(func(p *packet) { p.src = netip.MustParseAddr("2001:db8:1::dead:beef") })
 	g.expect(temporary.build(t), punted())
@@ -56,7 +63,10 @@ func TestSource_TemporaryAddressesUnderAPrefix(t *testing.T) {
 }
 
 func TestSource_NestedMACAndVirtualAddressAsDeclared(t *testing.T) {
-	g := newGateway(t)
+	bothPaths(t, testSource_NestedMACAndVirtualAddressAsDeclared)
+}
+
+func testSource_NestedMACAndVirtualAddressAsDeclared(t *testing.T, g *gateway) {
 	nested := mac("02:00:00:00:01:01")
 	virtual := netip.MustParseAddr("10.0.0.100")
 	frame := tcpApp1ToWeb(tcp(1, 80, syn(1))).with(func(p *packet) { p.srcMAC, p.src = nested, virtual }).build(t)
@@ -68,7 +78,10 @@ func TestSource_NestedMACAndVirtualAddressAsDeclared(t *testing.T) {
 }
 
 func TestSource_PrefixDoesNotCoverANeighboursOwnAddress(t *testing.T) {
-	g := newGateway(t)
+	bothPaths(t, testSource_PrefixDoesNotCoverANeighboursOwnAddress)
+}
+
+func testSource_PrefixDoesNotCoverANeighboursOwnAddress(t *testing.T, g *gateway) {
 	g.prefix(idApp1, netip.MustParsePrefix("10.0.0.0/24"), portApp, macApp1)
 	frame := tcpApp1ToWeb(tcp(1, 80, syn(1)))
 	for addr, w := range map[netip.Addr]want{netip.MustParseAddr("10.0.0.200"): punted(), app2: spoofed} {
@@ -78,7 +91,10 @@ func TestSource_PrefixDoesNotCoverANeighboursOwnAddress(t *testing.T) {
 }
 
 func TestSource_RouterBearsAnyAddressButTheInventorys(t *testing.T) {
-	g := newGateway(t)
+	bothPaths(t, testSource_RouterBearsAnyAddressButTheInventorys)
+}
+
+func testSource_RouterBearsAnyAddressButTheInventorys(t *testing.T, g *gateway) {
 	r := g.on(bpf.VmgatePortConfig{Id: portRouter, Segment: portRouter, Group: group})
 	frame := tcpApp1ToWeb(tcp(1, 80, syn(1))).with(func(p *packet) { p.srcMAC = macRouter })
 	for addr, w := range map[netip.Addr]want{far: punted(), gw: punted(), app2: spoofed} {
@@ -90,13 +106,19 @@ func TestSource_RouterBearsAnyAddressButTheInventorys(t *testing.T) {
 }
 
 func TestSource_OtherSegmentWithTheSamePortIsASpoof(t *testing.T) {
-	g := newGateway(t)
+	bothPaths(t, testSource_OtherSegmentWithTheSamePortIsASpoof)
+}
+
+func testSource_OtherSegmentWithTheSamePortIsASpoof(t *testing.T, g *gateway) {
 	g.put("vm_macs", bpf.VmgateMacKey{Mac: [6]byte(macApp1), Group: group}, bpf.VmgateMacEntry{Vm: idApp1, Segment: 9, Port: portApp})
 	g.expect(tcpApp1ToWeb(tcp(1, 80, syn(1))).build(t), spoofed)
 }
 
 func TestLearn_TheFirstClaimantKeepsAnAddress(t *testing.T) {
-	g := newGateway(t)
+	bothPaths(t, testLearn_TheFirstClaimantKeepsAnAddress)
+}
+
+func testLearn_TheFirstClaimantKeepsAnAddress(t *testing.T, g *gateway) {
 	events := g.events()
 	g.vm(idApp1, func(vm *bpf.VmgateVm) { vm.Flags = bpf.VmgateVmFlagVM_LEARN })
 	g.vm(idApp2, func(vm *bpf.VmgateVm) { vm.Flags = bpf.VmgateVmFlagVM_LEARN })
@@ -121,8 +143,9 @@ func TestLearn_TheFirstClaimantKeepsAnAddress(t *testing.T) {
 	g.expect(claim.build(t), spoofed) // the inventory's
 }
 
-func TestLearn_IsBoundedPerVMAndFamily(t *testing.T) {
-	g := newGateway(t)
+func TestLearn_IsBoundedPerVMAndFamily(t *testing.T) { bothPaths(t, testLearn_IsBoundedPerVMAndFamily) }
+
+func testLearn_IsBoundedPerVMAndFamily(t *testing.T, g *gateway) {
 	g.vm(idApp1, func(vm *bpf.VmgateVm) { vm.Flags = bpf.VmgateVmFlagVM_LEARN; vm.Budget = 1000 })
 	addr, addr6 := netip.MustParseAddr("10.9.0.1"), netip.MustParseAddr("2001:db8:9::1")
 	for i := range 18 {
@@ -137,7 +160,10 @@ func TestLearn_IsBoundedPerVMAndFamily(t *testing.T) {
 }
 
 func TestVM_DropIsAboutAllFramesFromAndTo(t *testing.T) {
-	g := newGateway(t)
+	bothPaths(t, testVM_DropIsAboutAllFramesFromAndTo)
+}
+
+func testVM_DropIsAboutAllFramesFromAndTo(t *testing.T, g *gateway) {
 	frames := map[string][]byte{
 		"undecided": tcpApp1ToWeb(tcp(1, 80, syn(1))).build(t),
 		"decided":   tcpApp1ToWeb(tcp(40000, 80, ack)).build(t),
@@ -161,8 +187,9 @@ func TestVM_DropIsAboutAllFramesFromAndTo(t *testing.T) {
 	}
 }
 
-func TestEvents_AreSampledByReason(t *testing.T) {
-	g := newGateway(t)
+func TestEvents_AreSampledByReason(t *testing.T) { bothPaths(t, testEvents_AreSampledByReason) }
+
+func testEvents_AreSampledByReason(t *testing.T, g *gateway) {
 	g.set(func(s *bpf.VmgateSettings) { s.EventSample = 2 })
 	events := g.events()
 	spoof := tcpApp1ToWeb(tcp(7, 80, syn(1))).with(func(p *packet) { p.src = app2 }).build(t)
@@ -192,8 +219,9 @@ func TestEvents_AreSampledByReason(t *testing.T) {
 	}
 }
 
-func TestEvents_NoneUnlessAsked(t *testing.T) {
-	g := newGateway(t)
+func TestEvents_NoneUnlessAsked(t *testing.T) { bothPaths(t, testEvents_NoneUnlessAsked) }
+
+func testEvents_NoneUnlessAsked(t *testing.T, g *gateway) {
 	events := g.events()
 	g.expect(tcpApp1ToWeb(tcp(7, 80, syn(1))).with(func(p *packet) { p.src = app2 }).build(t), spoofed)
 	if ev := events(); len(ev) != 0 {
@@ -202,7 +230,10 @@ func TestEvents_NoneUnlessAsked(t *testing.T) {
 }
 
 func TestEvents_ADroppedFlowNamesCauseOwnerAndRule(t *testing.T) {
-	g := newGateway(t)
+	bothPaths(t, testEvents_ADroppedFlowNamesCauseOwnerAndRule)
+}
+
+func testEvents_ADroppedFlowNamesCauseOwnerAndRule(t *testing.T, g *gateway) {
 	g.set(func(s *bpf.VmgateSettings) { s.EventSample = 100 })
 	events := g.events()
 	g.decide(6, 0, app1, 40000, web, 80, nil)

@@ -6,20 +6,20 @@
 
 #include "common.h"
 
-static __always_inline void count_on(__u32 port_id, enum reason reason, __u32 bytes)
+static __always_inline void count_on(__u32 port_id, enum reason reason, const struct packet *pkt)
 {
 	__u32 index = port_id * REASON_MAX + reason;
 	struct counter *counter = bpf_map_lookup_elem(&stats, &index);
 
 	if (!counter)
 		return;
-	counter->packets++;
-	counter->bytes += bytes;
+	counter->packets += pkt->segments;
+	counter->bytes += pkt->wire;
 }
 
-static __always_inline void count(enum reason reason, __u32 bytes)
+static __always_inline void count(enum reason reason, const struct packet *pkt)
 {
-	count_on(port.id, reason, bytes);
+	count_on(port.id, reason, pkt);
 }
 
 #endif

@@ -51,7 +51,7 @@ enum reason {
 	REASON_DROP_VERDICT = 16,  /* a VM, rule, owner or flow verdict says drop */
 	REASON_DROP_MALFORMED,
 	REASON_DROP_UNPARSED,      /* well-formed as far as read, but beyond the parser */
-	REASON_DROP_ETHERTYPE,     /* unknown ethertype, LLC */
+	REASON_DROP_ETHERTYPE,     /* unknown ethertype */
 	REASON_DROP_FRAGMENT,      /* no head seen, tiny or overlapping */
 	REASON_DROP_UNKNOWN_SOURCE,
 	REASON_DROP_SPOOF,         /* another's MAC, address or segment */
@@ -68,6 +68,8 @@ enum reason {
 	REASON_DROP_INGRESS,       /* reached the stack without XDP's word */
 	REASON_DROP_UNDECIDABLE,   /* undecided and cannot be held; reported by an event */
 	REASON_DROP_RELATED,       /* ICMP error that quotes no live flow */
+	REASON_DROP_LLC,           /* an 802.3 frame: no ethertype */
+	REASON_DROP_TOO_BIG,       /* larger than its way out takes (TCX; XDP's are lost in the device) */
 	REASON_MAX = 48,
 };
 
@@ -89,6 +91,7 @@ struct port_config {
 enum port_flag {
 	PORT_HAS_ROUTER = 1 << 0, /* a router or DHCP server is behind it */
 	PORT_REFLECT = 1 << 1,    /* frames may go out of the port they came by */
+	PORT_STACK = 1 << 2,      /* takes no frame from XDP: the kernel's stack sends to it */
 };
 
 #define MAX_PORTS 64
@@ -313,6 +316,9 @@ enum mark {
 	MARK_CHECK_IN = 0xa4000000u,   /* by the daemon: to ids-in */
 	MARK_CHECK_OUT = 0xa5000000u,  /* by the daemon: to ids-out */
 	MARK_OPEN = 0xa6000000u,       /* the operator chose open. Set at ingress */
+	MARK_REDIRECT = 0xa7000000u,   /* decided and counted at ingress; for egress by TCX */
+	MARK_DELIVER = 0xa8000000u,    /* the same, from XDP to TC ingress, which sends it out of the port */
+	MARK_PORT = 0xff,              /* with MARK_DELIVER: the port id */
 };
 
 /* What XDP writes in front of a frame that it passes up, for TC ingress. */

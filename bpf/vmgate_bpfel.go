@@ -185,6 +185,9 @@ const (
 	VmgateMarkMARK_CHECK_IN       VmgateMark = 2751463424
 	VmgateMarkMARK_CHECK_OUT      VmgateMark = 2768240640
 	VmgateMarkMARK_OPEN           VmgateMark = 2785017856
+	VmgateMarkMARK_REDIRECT       VmgateMark = 2801795072
+	VmgateMarkMARK_DELIVER        VmgateMark = 2818572288
+	VmgateMarkMARK_PORT           VmgateMark = 255
 )
 
 type VmgateMode uint32
@@ -220,7 +223,10 @@ type VmgatePacket struct {
 	}
 	Now            uint64
 	Len            uint32
+	Wire           uint32
+	Segments       uint32
 	Seq            uint32
+	End            uint32
 	FragmentId     uint32
 	Vm             uint32
 	VmFlags        uint32
@@ -236,7 +242,6 @@ type VmgatePacket struct {
 	L3             uint16
 	Cursor         uint16
 	L4             uint16
-	End            uint16
 	FragmentOffset uint16
 	Proto          uint8
 	FragmentProto  uint8
@@ -249,6 +254,7 @@ type VmgatePacket struct {
 	Monitored      uint8
 	Inspected      uint8
 	Pad            [2]uint8
+	_              [2]byte
 	Decision       struct {
 		_       structs.HostLayout
 		Action  uint32
@@ -258,7 +264,6 @@ type VmgatePacket struct {
 	}
 	Quoted     VmgateFlowKey
 	QuotedFrom uint32
-	_          [4]byte
 	QuotedSrc  struct {
 		_ structs.HostLayout
 		B [16]uint8
@@ -306,6 +311,7 @@ type VmgatePortFlag uint32
 const (
 	VmgatePortFlagPORT_HAS_ROUTER VmgatePortFlag = 1
 	VmgatePortFlagPORT_REFLECT    VmgatePortFlag = 2
+	VmgatePortFlagPORT_STACK      VmgatePortFlag = 4
 )
 
 type VmgatePortKind uint32
@@ -350,6 +356,8 @@ const (
 	VmgateReasonREASON_DROP_INGRESS        VmgateReason = 33
 	VmgateReasonREASON_DROP_UNDECIDABLE    VmgateReason = 34
 	VmgateReasonREASON_DROP_RELATED        VmgateReason = 35
+	VmgateReasonREASON_DROP_LLC            VmgateReason = 36
+	VmgateReasonREASON_DROP_TOO_BIG        VmgateReason = 37
 	VmgateReasonREASON_MAX                 VmgateReason = 48
 )
 
@@ -453,11 +461,13 @@ const (
 	VmgateMapVmAddrs        = "vm_addrs"
 	VmgateMapVmMacs         = "vm_macs"
 	VmgateMapVms            = "vms"
+	VmgateProgVmgateDeliver = "vmgate_deliver"
 	VmgateProgVmgateEgress  = "vmgate_egress"
 	VmgateProgVmgateIds     = "vmgate_ids"
 	VmgateProgVmgateIngress = "vmgate_ingress"
 	VmgateProgVmgateMark    = "vmgate_mark"
 	VmgateProgVmgatePass    = "vmgate_pass"
+	VmgateProgVmgateTcx     = "vmgate_tcx"
 	VmgateVarPort           = "port"
 )
 
@@ -503,11 +513,13 @@ type VmgateSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type VmgateProgramSpecs struct {
+	VmgateDeliver *ebpf.ProgramSpec `ebpf:"vmgate_deliver"`
 	VmgateEgress  *ebpf.ProgramSpec `ebpf:"vmgate_egress"`
 	VmgateIds     *ebpf.ProgramSpec `ebpf:"vmgate_ids"`
 	VmgateIngress *ebpf.ProgramSpec `ebpf:"vmgate_ingress"`
 	VmgateMark    *ebpf.ProgramSpec `ebpf:"vmgate_mark"`
 	VmgatePass    *ebpf.ProgramSpec `ebpf:"vmgate_pass"`
+	VmgateTcx     *ebpf.ProgramSpec `ebpf:"vmgate_tcx"`
 }
 
 // VmgateMapSpecs contains maps before they are loaded into the kernel.
@@ -618,20 +630,24 @@ type VmgateVariables struct {
 //
 // It can be passed to LoadVmgateObjects or ebpf.CollectionSpec.LoadAndAssign.
 type VmgatePrograms struct {
+	VmgateDeliver *ebpf.Program `ebpf:"vmgate_deliver"`
 	VmgateEgress  *ebpf.Program `ebpf:"vmgate_egress"`
 	VmgateIds     *ebpf.Program `ebpf:"vmgate_ids"`
 	VmgateIngress *ebpf.Program `ebpf:"vmgate_ingress"`
 	VmgateMark    *ebpf.Program `ebpf:"vmgate_mark"`
 	VmgatePass    *ebpf.Program `ebpf:"vmgate_pass"`
+	VmgateTcx     *ebpf.Program `ebpf:"vmgate_tcx"`
 }
 
 func (p *VmgatePrograms) Close() error {
 	return _VmgateClose(
+		p.VmgateDeliver,
 		p.VmgateEgress,
 		p.VmgateIds,
 		p.VmgateIngress,
 		p.VmgateMark,
 		p.VmgatePass,
+		p.VmgateTcx,
 	)
 }
 

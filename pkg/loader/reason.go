@@ -48,6 +48,8 @@ var reasonNames = [reasonMax]string{
 	bpf.VmgateReasonREASON_DROP_INGRESS:        "drop-ingress",
 	bpf.VmgateReasonREASON_DROP_UNDECIDABLE:    "drop-undecidable",
 	bpf.VmgateReasonREASON_DROP_RELATED:        "drop-related",
+	bpf.VmgateReasonREASON_DROP_LLC:            "drop-llc",
+	bpf.VmgateReasonREASON_DROP_TOO_BIG:        "drop-too-big",
 }
 
 // String returns the reason as users see it, such as "forward" or "drop-spoof".
