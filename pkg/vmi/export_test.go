@@ -47,7 +47,11 @@ func Pointer(g Guest, va uint64) (uint64, error) { return g.(*linuxGuest).k.u64(
 // DescriptorsAt are the kernel addresses of the descriptors of a socket.
 func DescriptorsAt(ctx context.Context, g Guest, q Query) (out []uint64, err error) {
 	l := g.(*linuxGuest).during(ctx)
-	all, err := l.k.portSockets(q)
+	nets, err := l.k.namespacesOf(q)
+	if err != nil {
+		return nil, err
+	}
+	all, err := l.k.portSockets(q, nets)
 	if err != nil {
 		return nil, err
 	}

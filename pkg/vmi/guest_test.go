@@ -180,6 +180,9 @@ func (f *fixture) checkOwners(t *testing.T, a vmi.Answer, names []string) {
 	if !slices.Equal(got, want) {
 		t.Errorf("owners %v, want %v (%v)", got, want, names)
 	}
+	if state := map[bool]vmi.SocketState{true: vmi.StateHeld, false: vmi.StateNone}[len(names) > 0]; a.State != state && a.State != vmi.StateListening {
+		t.Errorf("state %s, want %s", a.State, state)
+	}
 	if a.Verified == "" || a.ReadAt.IsZero() || a.Took <= 0 {
 		t.Errorf("answer does not say how it was made: %+v", a)
 	}
@@ -266,7 +269,7 @@ func TestGuest_SocketsAreThoseOfProcNet(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.run(t, "nc -w 2 127.0.0.1 7002 </dev/null")
-	if a, err := f.os.Owners(t.Context(), vmi.Query{Proto: 6, Local: local(t, "7002")}); err != nil || len(a.Owners) != 0 {
+	if a, err := f.os.Owners(t.Context(), vmi.Query{Proto: 6, Local: local(t, "7002")}); err != nil || len(a.Owners) != 0 || a.State != vmi.StateTimeWait {
 		t.Errorf("owner of a TIME_WAIT: %+v, %v", a, err)
 	}
 	want := procNet(t, f.run(t, "cat /proc/net/tcp /proc/net/tcp6 /proc/net/udp /proc/net/udp6"))

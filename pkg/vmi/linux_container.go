@@ -69,11 +69,19 @@ func isLowerHex(c byte) bool { return c >= '0' && c <= '9' || c >= 'a' && c <= '
 // netNamespace is the number of a process's network namespace, as
 // /proc/PID/ns/net shows it; 0 where it has none any more, as a zombie.
 func (k *linuxKernel) netNamespace(nsproxy uint64) uint32 {
-	if nsproxy == 0 || k.NSProxyNet.size == 0 || k.NetInum.size == 0 {
+	if nsproxy == 0 || k.NSProxyNet.size == 0 {
 		return 0
 	}
 	net, err := k.member(nsproxy, k.NSProxyNet)
 	if err != nil {
+		return 0
+	}
+	return k.netNumber(net)
+}
+
+// netNumber is the number of a network namespace; 0 where it cannot be read.
+func (k *linuxKernel) netNumber(net uint64) uint32 {
+	if k.NetInum.size == 0 {
 		return 0
 	}
 	inum, err := k.u32(net + uint64(k.NetInum.off))
@@ -81,4 +89,14 @@ func (k *linuxKernel) netNamespace(nsproxy uint64) uint32 {
 		return 0
 	}
 	return inum
+}
+
+// netNumbered is netNumber that remembers.
+func (k *linuxKernel) netNumbered(net uint64, known map[uint64]uint32) uint32 {
+	number, ok := known[net]
+	if !ok {
+		number = k.netNumber(net)
+		known[net] = number
+	}
+	return number
 }

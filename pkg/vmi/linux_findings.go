@@ -94,7 +94,7 @@ func (g *linuxGuest) socketFindings(ctx context.Context) ([]Finding, error) {
 	for key, s := range orphans {
 		out = append(out, Finding{
 			Kind: OrphanSocket, Severity: Medium,
-			Subject: fmt.Sprintf("socket %s of protocol %d (%s)", s.local, s.proto, stateName(s.state)),
+			Subject: fmt.Sprintf("%s (%s)", s, stateName(s.state)),
 			Evidence: fmt.Sprintf("its file (inode %d) is open, and no process in any view has a descriptor of it, in %d samples that agree",
 				key.inode, g.samples),
 		})

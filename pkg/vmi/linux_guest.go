@@ -89,67 +89,13 @@ func retry[T any](ctx context.Context, k *linuxKernel, try func() (T, error)) (o
 	switch {
 	case ctx.Err() != nil:
 		return out, ctx.Err()
-	case errors.Is(err, ErrUnstable), errors.Is(err, ErrNotUnderstood):
+	case errors.Is(err, ErrUnstable), errors.Is(err, ErrNotUnderstood), errors.Is(err, ErrNoNamespace):
 		return out, err
 	}
 	if changed := k.check(); changed != nil {
 		return out, changed
 	}
 	return out, fmt.Errorf("%w: %w", ErrUnstable, err)
-}
-
-// owners answers a query once.
-func (g *linuxGuest) owners(ctx context.Context, q Query) (Answer, error) {
-	all, err := g.k.portSockets(q)
-	if err != nil {
-		return Answer{}, err
-	}
-	for _, group := range choose(all, q, g.k.sym["init_net"]) {
-		answer, err := g.holdersOf(ctx, group)
-		if err != nil {
-			return Answer{}, err
-		}
-		if len(answer.Owners) > 0 {
-			return answer, nil
-		}
-	}
-	again, err := g.k.portSockets(q)
-	if err != nil {
-		return Answer{}, err
-	}
-	if !sameSockets(all, again) {
-		return Answer{}, fmt.Errorf("%w: sockets come and go", ErrUnstable)
-	}
-	return Answer{Verified: fmt.Sprintf("%d sockets on the port without a process, read twice", len(all))}, nil
-}
-
-func sameSockets(a, b []sock) bool {
-	return slices.EqualFunc(a, b, func(a, b sock) bool { return a.addr == b.addr && a.local == b.local && a.remote == b.remote })
-}
-
-// describe turns holders into processes, each once, by pid.
-func (g *linuxGuest) describe(ctx context.Context, holders []holder) ([]Process, error) {
-	byLeader := make(map[uint64]bool)
-	var out []Process
-	for _, h := range holders {
-		if byLeader[h.leader] {
-			continue
-		}
-		byLeader[h.leader] = true
-		t, err := g.k.task(h.leader)
-		if err != nil || t.id() != h.id {
-			return nil, fmt.Errorf("%w: owner %d has just ended", ErrUnstable, h.id.pid)
-		}
-		views, why, err := g.k.hidden(ctx, t, g.samples)
-		if err != nil {
-			return nil, err
-		}
-		p := g.process(t, nil)
-		p.Views, p.Hidden, p.HiddenWhy = views, why != "", why
-		out = append(out, p)
-	}
-	slices.SortFunc(out, func(a, b Process) int { return int(a.PID) - int(b.PID) })
-	return out, nil
 }
 
 // process describes a process. Its program is read once for each exec, as soon
@@ -235,8 +181,9 @@ func (g *linuxGuest) sockets(ctx context.Context) ([]Socket, error) {
 	files := make(map[uint64]uint64) // file to references
 	at := make([]uint64, len(all))
 	out := make([]Socket, len(all))
+	numbers := make(map[uint64]uint32)
 	for i, s := range all {
-		out[i] = Socket{Proto: s.proto, Local: s.local, Remote: s.remote, State: stateName(s.state)}
+		out[i] = Socket{Proto: s.proto, Local: s.local, Remote: s.remote, State: stateName(s.state), Family: s.familyName(), NetNS: g.k.netNumbered(s.net, numbers)}
 		f, ok, err := g.k.openFile(s)
 		if err != nil || !ok {
 			continue // closed in the meantime, or nobody's

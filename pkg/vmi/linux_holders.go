@@ -34,7 +34,7 @@ func (g *linuxGuest) holdersOf(ctx context.Context, socks []sock) (Answer, error
 		}
 	}
 	answer := Answer{Cached: hit, Verified: fmt.Sprintf("%d sockets, %d files and %d descriptors, pids and start times read again", len(socks), len(files), len(holders))}
-	answer.Owners, err = g.describe(ctx, holders)
+	answer.Owners, err = g.describe(ctx, holders, nil)
 	return answer, err
 }
 

@@ -126,6 +126,13 @@ type linuxLayout struct {
 	NetList     field `btf:"net.list"`
 	NetHashMix  field `btf:"net.hash_mix"`
 	NetUDPTable field `btf:"net.ipv4.udp_table?"`
+	NetPacket   field `btf:"net.packet.sklist?"`
+	NetXDP      field `btf:"net.xdp.list?"`
+	AcceptQueue field `btf:"inet_connection_sock.icsk_accept_queue.qlen?"`
+	EstHash     field `btf:"inet_hashinfo.ehash?"`
+	EstMask     field `btf:"inet_hashinfo.ehash_mask?"`
+	EstHead     field `btf:"inet_ehash_bucket.chain?"`
+	EstSlotSize field `btf:"sizeof inet_ehash_bucket?"`
 
 	ModState    field `btf:"module.state?"`
 	ModList     field `btf:"module.list?"`

@@ -12,8 +12,9 @@ const (
 	matchLevels
 )
 
-// rank says how well a socket on the query's port answers it.
-func rank(s sock, q Query, initial uint64) int {
+// rank says how well a socket on the query's port answers it. home is the
+// network namespace where it most likely is.
+func rank(s sock, q Query, home uint64) int {
 	connected := s.remote.Port() != 0
 	if !q.Remote.Addr().IsValid() {
 		connected = false // nothing to compare with: all sockets of the port are alike
@@ -26,7 +27,7 @@ func rank(s sock, q Query, initial uint64) int {
 		return matchFlowNAT
 	case connected:
 		return matchElsewhere
-	case localOK && s.net == initial:
+	case localOK && s.net == home:
 		return matchBound
 	}
 	return matchOther
@@ -49,10 +50,10 @@ func sameEnd(a, b netip.AddrPort) bool {
 // choose orders sockets by how well they answer: the result's groups are to be
 // tried one after the other until one has an owner. A connection that nobody
 // holds (not accepted yet, or a stand-in) is its listener's.
-func choose(all []sock, q Query, initial uint64) [matchLevels][]sock {
+func choose(all []sock, q Query, home uint64) [matchLevels][]sock {
 	var groups [matchLevels][]sock
 	for _, s := range all {
-		r := rank(s, q, initial)
+		r := rank(s, q, home)
 		groups[r] = append(groups[r], s)
 	}
 	return groups

@@ -16,6 +16,7 @@ type holder struct {
 	id     id // of the leader
 	files  uint64
 	fd     uint32
+	file   uint64
 }
 
 // fdTable gives the array of open files of a task.
@@ -127,7 +128,7 @@ func (s *search) task(t task, need map[uint64]bool) {
 	}
 	s.seen[key] = true
 	_ = s.k.scanFiles(t.files, need, func(file uint64, fd uint32) {
-		s.found[file] = append(s.found[file], holder{t.addr, t.leader, leader.id(), t.files, fd})
+		s.found[file] = append(s.found[file], holder{task: t.addr, leader: t.leader, id: leader.id(), files: t.files, fd: fd, file: file})
 	})
 }
 

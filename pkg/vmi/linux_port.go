@@ -1,14 +1,12 @@
 package vmi
 
-// portSockets reads all sockets that a query can be about, in all of the
-// guest's network namespaces.
-func (k *linuxKernel) portSockets(q Query) ([]sock, error) {
+import "fmt"
+
+// portSockets reads all sockets that a query can be about, in the network
+// namespaces given.
+func (k *linuxKernel) portSockets(q Query, nets []netns) ([]sock, error) {
 	if q.Proto != protoTCP && q.Proto != protoUDP {
-		return k.portless(q)
-	}
-	nets, err := k.namespaces()
-	if err != nil {
-		return nil, err
+		return k.portless(q, nets)
 	}
 	var out []sock
 	for _, n := range nets {
@@ -34,12 +32,13 @@ func (k *linuxKernel) portSockets(q Query) ([]sock, error) {
 // keep the protocol's number where others keep the port, ping sockets the
 // identifier of their echo requests: where the query names one and it is found
 // there, that is the one.
-func (k *linuxKernel) portless(q Query) ([]sock, error) {
+func (k *linuxKernel) portless(q Query, nets []netns) ([]sock, error) {
+	within := netSet(nets)
 	var raw, ping []sock
 	collect := func(to *[]sock, port uint16) eachSock {
 		return func(addr uint64) error {
 			s, err := k.sock(addr, q.Proto)
-			if err == nil && s.local.Port() == port {
+			if err == nil && s.local.Port() == port && within[s.net] {
 				*to = append(*to, s)
 			}
 			return err
@@ -59,4 +58,31 @@ func (k *linuxKernel) portless(q Query) ([]sock, error) {
 		}
 	}
 	return append(raw, ping...), nil
+}
+
+// netSet are the addresses of namespaces.
+func netSet(nets []netns) map[uint64]bool {
+	out := make(map[uint64]bool, len(nets))
+	for _, n := range nets {
+		out[n.addr] = true
+	}
+	return out
+}
+
+// namespacesOf are those that a query is about, the one where a socket answers
+// it best first.
+func (k *linuxKernel) namespacesOf(q Query) ([]netns, error) {
+	all, err := k.namespaces()
+	if err == nil && len(all) == 0 {
+		err = fmt.Errorf("%w: no network namespaces", ErrUnstable)
+	}
+	if err != nil || q.NetNS == 0 {
+		return all, err
+	}
+	for _, n := range all {
+		if k.netNumber(n.addr) == q.NetNS {
+			return []netns{n}, nil
+		}
+	}
+	return nil, fmt.Errorf("%w: %d", ErrNoNamespace, q.NetNS)
 }

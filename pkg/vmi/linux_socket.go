@@ -2,15 +2,18 @@ package vmi
 
 import (
 	"encoding/binary"
+	"fmt"
 	"net/netip"
 )
 
 // Socket states (include/net/tcp_states.h) that matter here.
 const (
-	stateSynRecv    = 3
-	stateTimeWait   = 6
-	stateListen     = 10
-	stateNewSynRecv = 12
+	stateEstablished = 1
+	stateSynRecv     = 3
+	stateTimeWait    = 6
+	stateCloseWait   = 8
+	stateListen      = 10
+	stateNewSynRecv  = 12
 )
 
 var socketStates = [...]string{"", "established", "syn-sent", "syn-recv", "fin-wait-1", "fin-wait-2", "time-wait",
@@ -22,7 +25,10 @@ const (
 	protoUDP    = 17
 	protoICMPv6 = 58
 
-	familyIPv6 = 10
+	familyIPv4   = 2
+	familyIPv6   = 10
+	familyPacket = 17
+	familyXDP    = 44
 )
 
 // sock is one socket of the guest's network stack, as it was in one read.
@@ -35,6 +41,19 @@ type sock struct {
 	v6only        bool
 	local, remote netip.AddrPort
 	socket        uint64 // struct socket, 0 if a process never had it or has closed it
+}
+
+// familyName is the socket's family as Socket.Family has it.
+func (s sock) familyName() string {
+	return map[uint16]string{familyIPv4: "ipv4", familyIPv6: "ipv6", familyPacket: "packet", familyXDP: "xdp"}[s.family]
+}
+
+// String names a socket for people.
+func (s sock) String() string {
+	if s.family == familyPacket || s.family == familyXDP {
+		return s.familyName() + " socket"
+	}
+	return fmt.Sprintf("socket %s of protocol %d", s.local, s.proto)
 }
 
 // mini says whether this is one of the small stand-ins that the kernel keeps

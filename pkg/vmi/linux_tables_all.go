@@ -8,7 +8,8 @@ import (
 	"net/netip"
 )
 
-// allSockets reads every socket of TCP and UDP tables, and the raw and ping ones.
+// allSockets reads every socket of TCP and UDP tables, the raw and ping ones, and
+// those by which processes write headers themselves.
 func (k *linuxKernel) allSockets(ctx context.Context) ([]sock, error) {
 	var out []sock
 	seen := make(map[uint64]bool)
@@ -39,12 +40,23 @@ func (k *linuxKernel) allSockets(ctx context.Context) ([]sock, error) {
 	if err != nil {
 		return nil, err
 	}
+	// Half-open connections are in no table of ports.
+	if err := k.established(add(protoTCP)); err != nil {
+		return nil, err
+	}
 	if err := k.allUDP(add(protoUDP)); err != nil {
 		return nil, err
 	}
 	err = errors.Join(k.rawSockets("raw_v4_hashinfo", k.rawOnly(&out, add)), k.rawSockets("raw_v6_hashinfo", k.rawOnly(&out, add)),
 		k.pingSockets(add(protoICMP)))
-	return out, err
+	if err != nil {
+		return nil, err
+	}
+	nets, err := k.namespaces()
+	if err != nil {
+		return nil, err
+	}
+	return out, k.linkSockets(nets, add(0))
 }
 
 // rawOnly gives a raw socket the protocol it is for.

@@ -12,7 +12,6 @@ import (
 	"context"
 	"errors"
 	"net/netip"
-	"time"
 )
 
 // Errors that a caller can act on; test with errors.Is.
@@ -23,6 +22,8 @@ var (
 	ErrNotUnderstood = errors.New("guest kernel not understood")
 	// ErrChanged: the kernel that was discovered is gone (reboot); open again.
 	ErrChanged = errors.New("guest kernel has changed")
+	// ErrNoNamespace: the guest has no network namespace of the number asked for.
+	ErrNoNamespace = errors.New("no such network namespace")
 	// ErrUnstable: the memory kept changing under the read; try again.
 	ErrUnstable = errors.New("guest memory unstable")
 )
@@ -67,22 +68,14 @@ type Guest interface {
 // Query names a socket by its local end; the remote end narrows it down where
 // several sockets share the port, and may be zero, as may the local address.
 // For ICMP the local port is the identifier of an echo request, or zero; other
-// protocols than TCP and UDP have none. Every network namespace of the guest is
-// looked at; where its addresses are translated on the way out, the ports must
+// protocols than TCP and UDP have none. Unless NetNS names
+// one, every network namespace of the guest is looked at; where its addresses are translated on the way out, the ports must
 // be the guest's own.
 type Query struct {
 	Proto  uint8 // IPPROTO_TCP, IPPROTO_UDP, IPPROTO_ICMP, …
 	Local  netip.AddrPort
 	Remote netip.AddrPort
-}
-
-// Answer is what Owners found, and how it was checked.
-type Answer struct {
-	Owners   []Process     `json:"owners"`
-	ReadAt   time.Time     `json:"read_at"`
-	Took     time.Duration `json:"took_ns"`
-	Cached   bool          `json:"cached"`   // from the (task, fd) cache, verified again
-	Verified string        `json:"verified"` // what was read again and agreed
+	NetNS  uint32 // the one namespace to look at, as Process.NetNS; 0: all of them
 }
 
 // Process is one process (thread group) of the guest.
@@ -104,6 +97,7 @@ type Process struct {
 	Views     []string   `json:"views"`               // of tasks, pids, tree, slab: those that show it
 	Hidden    bool       `json:"hidden"`
 	HiddenWhy string     `json:"hidden_why,omitempty"` // which views miss it, over how many samples
+	Via       string     `json:"via,omitempty"`        // of an owner or candidate: what it holds, as "descriptor 5" or "packet socket"
 }
 
 // Ancestor is a process that another comes from.
@@ -119,6 +113,8 @@ type Socket struct {
 	Local  netip.AddrPort `json:"local"`
 	Remote netip.AddrPort `json:"remote"`
 	State  string         `json:"state"`
+	Family string         `json:"family"` // ipv4, ipv6, packet or xdp; the latter two have no protocol and no addresses
+	NetNS  uint32         `json:"net_ns,omitempty"`
 	Inode  uint64         `json:"inode,omitempty"`
 	PIDs   []uint32       `json:"pids"`
 }

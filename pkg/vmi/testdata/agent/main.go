@@ -10,6 +10,9 @@
 //	udpconn:udp4:127.0.0.1:53  a connected UDP socket
 //	raw:ip4:icmp               a raw socket
 //	ping:udp4                  an unprivileged ICMP socket
+//	lazy:127.0.0.1:80          a TCP listener that accepts nobody
+//	packet:                    a packet socket
+//	syn:192.0.2.9:7,10.0.0.1:8 a SYN from the first address to the second, by a raw socket
 //	quit:tcp4:0.0.0.0:70       end, with status 7, when somebody connects there
 //	fork:NAME                  a child that inherits every socket opened so far
 //	sleep:NAME                 a child without any
@@ -21,6 +24,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -85,6 +89,14 @@ func (h *held) do(arg string) error {
 		return h.hold(c, err)
 	case "ping":
 		return h.ping()
+	case "lazy":
+		return h.lazy(rest)
+	case "packet":
+		fd, err := syscall.Socket(syscall.AF_PACKET, syscall.SOCK_RAW, 0)
+		h.files = append(h.files, os.NewFile(uintptr(fd), "packet"))
+		return err
+	case "syn":
+		return syn(rest)
 	case "fork":
 		return h.child(rest, h.files)
 	case "sleep":
@@ -139,6 +151,23 @@ func (h *held) ping() error {
 	}
 	h.files = append(h.files, os.NewFile(uintptr(fd), "ping"))
 	return syscall.Bind(fd, &syscall.SockaddrInet4{Port: 4242})
+}
+
+// lazy listens without accepting.
+func (h *held) lazy(addr string) error {
+	to, err := netip.ParseAddrPort(addr)
+	if err != nil {
+		return err
+	}
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
+	if err != nil {
+		return err
+	}
+	h.files = append(h.files, os.NewFile(uintptr(fd), "lazy"))
+	if err := syscall.Bind(fd, &syscall.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().As4()}); err != nil {
+		return err
+	}
+	return syscall.Listen(fd, 8)
 }
 
 func (h *held) child(name string, files []*os.File) error {
