@@ -62,8 +62,13 @@ fuzz: ## Run every fuzz test for FUZZTIME (10s)
 	scripts/fuzz.sh $(FUZZTIME)
 
 .PHONY: bench
-bench: ## Run the benchmarks; those of the whole gateway (root) write build/bench.json
-	$(GO) test -run '^$$' -bench . -benchmem $(PKG)
+bench: deps ## Measure the whole gateway (root) into build/bench.json, or only ONLY=KEY,KEY
+	mkdir -p build
+	$(GO) test -run '^$$' -bench . -benchtime 1x -timeout 2h ./internal/bench -args -only '$(ONLY)'
+
+.PHONY: bench-docs
+bench-docs: ## Write build/bench.json into docs/performance.md, with plots
+	$(GO) run ./internal/bench/report
 
 .PHONY: generate
 generate: ## Compile the eBPF programs and write their bindings again

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/vmgate/vmgate/internal/bench/result"
 	"github.com/vmgate/vmgate/pkg/loader"
 )
 
@@ -35,6 +36,11 @@ const (
 // processes are not: their numbers are written to the owners map before the daemon
 // starts, which adopts them, and into the flows, as introspection would have it.
 func BenchmarkAlertToDrop(b *testing.B) {
+	want(b, "alert_to_drop_p50_ms", "alert_to_drop_p99_ms")
+	conditions := result.Conditions(map[string]any{
+		"samples_per_run": alertSamples, "load": "idle, one flow of UDP probes", "engine": "suricata",
+		"rules": alertRuns * alertSamples, "owners": "written to the maps, no introspection", "resolution_us": probeGap.Microseconds(),
+	})
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	must(b, unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0)) // ns
@@ -51,6 +57,7 @@ func BenchmarkAlertToDrop(b *testing.B) {
 	var medians, nines, all []float64
 	for run := range alertRuns {
 		var took []float64
+		progress(b, "run %d of %d, %d samples", run+1, alertRuns, alertSamples)
 		for i := range alertSamples {
 			took = append(took, a.sample(run*alertSamples+i).Seconds()*1000)
 		}
@@ -59,18 +66,10 @@ func BenchmarkAlertToDrop(b *testing.B) {
 		all = append(all, took...)
 	}
 	slices.Sort(all)
-	p50, p99 := figureOf("ms", medians), figureOf("ms", nines)
-	b.ReportMetric(p50.Median, "p50-ms")
-	b.ReportMetric(p99.Median, "p99-ms")
-	b.ReportMetric(all[len(all)-1], "worst-ms")
-	b.ReportMetric(0, "ns/op")
-	var kernel unix.Utsname
-	must(b, unix.Uname(&kernel))
-	record(b, "alert_to_drop", map[string]figure{"alert_to_drop_p50_ms": p50, "alert_to_drop_p99_ms": p99}, map[string]any{
-		"samples_per_run": alertSamples, "worst_ms": all[len(all)-1], "load": "idle, one flow of UDP probes", "engine": "suricata",
-		"rules": alertRuns * alertSamples, "owners": "written to the maps, no introspection", "resolution_us": probeGap.Microseconds(),
-		"kernel": unix.ByteSliceToString(kernel.Release[:]), "cpus": runtime.NumCPU(),
-	})
+	conditions["worst_ms"] = all[len(all)-1]
+	record(b, map[string]result.Figure{
+		"alert_to_drop_p50_ms": result.Of("ms", medians), "alert_to_drop_p99_ms": result.Of("ms", nines),
+	}, conditions, nil)
 }
 
 // percentile is the smallest value that p of a hundred do not exceed.

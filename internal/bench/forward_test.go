@@ -9,12 +9,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vmgate/vmgate/internal/bench/result"
 	"github.com/vmgate/vmgate/pkg/loader"
 	"github.com/vmgate/vmgate/pkg/verdict"
 )
 
 const (
-	pairs     = 9
 	perRun    = 1 << 20
 	arrivesAt = 0.99 // of the frames; where fewer arrive the rate would be of something else
 )
@@ -22,38 +22,24 @@ const (
 // BenchmarkForward compares, on one wire in alternating runs, vmgate's forwarding
 // and dropping with a bare redirect, a bare drop and the kernel's bridge.
 func BenchmarkForward(b *testing.B) {
-	if os.Geteuid() != 0 {
-		b.Skip("needs root: network namespaces and BPF programs")
-	}
-	w := newWire(b)
-	found := map[string]figure{}
-	rates := map[string][]float64{}
-	for range pairs {
-		for name, run := range map[string]func() float64{
-			"vmgate": w.vmgate, "vmgate_drop": w.vmgateDrop, "bare": w.bare, "bare_drop": w.dropBare, "bridge": w.bridge,
-		} {
-			rates[name] = append(rates[name], run())
-		}
-	}
-	for name, runs := range rates {
-		found["forward_pps_"+name] = figureOf("packets/s", runs)
-	}
-	for key, of := range map[string][2]string{
-		"forward_vs_bridge": {"vmgate", "bridge"}, "forward_vs_bare": {"vmgate", "bare"}, "drop_vs_bare": {"vmgate_drop", "bare_drop"},
-	} {
-		var ratios []float64
-		for i := range pairs {
-			ratios = append(ratios, rates[of[0]][i]/rates[of[1]][i])
-		}
-		found[key] = figureOf("ratio", ratios)
-		b.ReportMetric(found[key].Median, key)
-	}
-	b.ReportMetric(found["forward_pps_vmgate"].Median, "packets/s")
-	b.ReportMetric(0, "ns/op") // what a round of all peers takes says nothing
-	record(b, "forward", found, map[string]any{
+	want(b, "forward_vs_bridge", "forward_vs_bare", "drop_vs_bare")
+	conditions := result.Conditions(map[string]any{
 		"frame_bytes": 64, "flows": wireFlows, "frames_a_run": perRun, "runs": pairs,
 		"path": "live frames → veth → gateway → veth → XDP drop, all on one CPU; drop ends in the gateway",
 	})
+	w := newWire(b)
+	rates := alternate(b, pairs, []peer{
+		{"vmgate", w.vmgate}, {"bare", w.bare}, {"bridge", w.bridge}, {"vmgate_drop", w.vmgateDrop}, {"bare_drop", w.dropBare},
+	})
+	found := map[string]result.Figure{
+		"forward_vs_bridge": result.Ratios(rates["vmgate"], rates["bridge"]),
+		"forward_vs_bare":   result.Ratios(rates["vmgate"], rates["bare"]),
+		"drop_vs_bare":      result.Ratios(rates["vmgate_drop"], rates["bare_drop"]),
+	}
+	for name, runs := range rates {
+		found["forward_pps_"+name] = result.Of("packets/s", runs)
+	}
+	record(b, found, conditions, nil)
 }
 
 // measure pours frames and wants the expected share to arrive.

@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"net"
 	"net/netip"
-	"runtime"
 	"testing"
 	"time"
 
@@ -187,14 +186,14 @@ func (w *wire) pour(frames int) (perSecond float64, arrived uint64) {
 	w.b.Helper()
 	before := w.arrived()
 	var took time.Duration
-	must(w.b, w.sender.Do(func() error {
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		begin := time.Now()
-		_, err := w.send.Run(&ebpf.RunOptions{Data: frame(), Repeat: uint32(frames), Flags: unix.BPF_F_TEST_XDP_LIVE_FRAMES, BatchSize: 64})
-		took = time.Since(begin)
-		return err
-	}))
+	alone(w.b, func() error {
+		return w.sender.Do(func() error {
+			begin := time.Now()
+			_, err := w.send.Run(&ebpf.RunOptions{Data: frame(), Repeat: uint32(frames), Flags: unix.BPF_F_TEST_XDP_LIVE_FRAMES, BatchSize: 64})
+			took = time.Since(begin)
+			return err
+		})
+	})
 	return float64(frames) / took.Seconds(), w.arrived() - before
 }
 

@@ -1,0 +1,46 @@
+package result
+
+import "fmt"
+
+// Key is a figure that has a target.
+type Key struct {
+	Name   string
+	What   string // for the table in docs/performance.md
+	Target float64
+	AtMost bool // the target is a ceiling; else a floor
+}
+
+// Met says whether a value reaches the target.
+func (k Key) Met(value float64) bool {
+	if k.AtMost {
+		return value <= k.Target
+	}
+	return value >= k.Target
+}
+
+// Wanted writes the target.
+func (k Key) Wanted() string {
+	if k.AtMost {
+		return fmt.Sprintf("≤ %g", k.Target)
+	}
+	return fmt.Sprintf("≥ %g", k.Target)
+}
+
+// Keys are the figures that have targets, in the order of the table.
+var Keys = []Key{
+	{"forward_vs_bridge", "64-byte packets a second, 1,024 established flows, all checks on, against the kernel's bridge without any filter", 3.0, false},
+	{"forward_vs_bare", "the same against a bare XDP redirect", 0.80, false},
+	{"drop_vs_bare", "packets of a convicted process dropped, against a bare XDP drop", 0.70, false},
+	{"alert_to_drop_p50_ms", "entry of the offending packet into `ids-in` to the first packet of its process that XDP drops", 2, true},
+	{"alert_to_drop_p99_ms", "the same", 2, true},
+}
+
+// Find returns the key of a name.
+func Find(name string) (Key, bool) {
+	for _, k := range Keys {
+		if k.Name == name {
+			return k, true
+		}
+	}
+	return Key{}, false
+}
