@@ -16,7 +16,14 @@ import (
 	"github.com/vmgate/vmgate/pkg/snort"
 )
 
-// ids runs the inline engine and turns its alerts into evidence.
+// engine inspects what goes through a pair of ports: one that the daemon runs
+// (snort.Engine), or one that others run (snort.External).
+type engine interface {
+	Run(ctx context.Context, onState func(snort.State), onAlert func(snort.Alert)) error
+	State() snort.State
+}
+
+// ids has the engine inspect, and turns its alerts into evidence.
 type ids struct {
 	dp      *loader.Dataplane
 	effects *effects
@@ -26,14 +33,29 @@ type ids struct {
 	repeats repeats
 
 	mu     sync.Mutex
-	engine *snort.Engine // nil while none runs
-	pid    int           // of the process that is to be proven or was; 0 for none
+	engine engine        // nil while none runs
+	own    *snort.Engine // the same, nil where others run it: only our own can be killed and started again
+	pid    int           // of the process that is to be proven or was; 0 for none, and for what others run
 	up     bool          // canaries come through it
 }
 
-// idsPorts names the port pair of a gateway; its engine has a network namespace
-// of its own, so that several gateways of one machine stay apart.
+// runsEngine says whether the daemon runs the engine itself.
+func runsEngine(cfg *config.Config) bool {
+	return cfg.IDS.Engine != "" && cfg.IDS.Engine != config.EngineExternal
+}
+
+// idsPorts names the port pair of a gateway: two of its vNICs where others run the
+// engine.
 func idsPorts(cfg *config.Config) loader.IDSPorts {
+	if cfg.IDS.Engine == config.EngineExternal {
+		return loader.IDSPorts{In: cfg.IDS.Ports.In, Out: cfg.IDS.Ports.Out}
+	}
+	return localPorts(cfg)
+}
+
+// localPorts names the port pair of an engine that the daemon runs. It has a network
+// namespace of its own, so that several gateways of one machine stay apart.
+func localPorts(cfg *config.Config) loader.IDSPorts {
 	return loader.IDSPorts{
 		In: "ids-in", Out: "ids-out",
 		EngineIn: "ids-in-p", EngineOut: "ids-out-p",
@@ -61,19 +83,43 @@ func engineConfig(cfg *config.Config, log *slog.Logger) snort.Config {
 	}
 }
 
-// run keeps the engine running until ctx is done. What is to be checked while
-// it is not up is dropped, or forwarded where the operator chose so.
+// externalConfig says where the alerts of an engine that others run come from.
+func externalConfig(cfg *config.Config, log *slog.Logger) snort.ExternalConfig {
+	a := cfg.IDS.Alerts
+	c := snort.ExternalConfig{
+		Format: a.Format, Unstated: snort.Action(a.Unstated),
+		Socket: a.Socket, File: a.File, Datagrams: a.Datagrams, Spool: a.Spool, Log: log,
+	}
+	if a.Listen != "" {
+		c.TLS = &snort.TLSConfig{Listen: a.Listen, Certificate: a.Certificate, Key: a.Key, Authority: a.Authority, Names: a.Names}
+	}
+	return c
+}
+
+// newEngine makes the engine of a configuration; own is nil where others run it.
+func newEngine(cfg *config.Config, log *slog.Logger) (e engine, own *snort.Engine, err error) {
+	if !runsEngine(cfg) {
+		e, err = snort.NewExternal(externalConfig(cfg, log))
+		return e, nil, err
+	}
+	own, err = snort.New(engineConfig(cfg, log))
+	return own, own, err
+}
+
+// run keeps the engine running until ctx is done, or takes the alerts of one that
+// others run. What is to be checked while it is not up is dropped, or forwarded
+// where the operator chose so.
 func (i *ids) run(ctx context.Context, cfg *config.Config) error {
-	engine, err := snort.New(engineConfig(cfg, i.log))
+	engine, own, err := newEngine(cfg, i.log)
 	if err != nil {
 		return err
 	}
 	i.mu.Lock()
-	i.engine = engine
+	i.engine, i.own = engine, own
 	i.mu.Unlock()
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return engine.Run(ctx, i.changed, i.alert) })
-	group.Go(func() error { i.watchEngine(ctx, cfg, engine); return nil })
+	group.Go(func() error { i.watchEngine(ctx, cfg, engine, own); return nil })
 	group.Go(func() error { i.tellRepeats(ctx); return nil })
 	return group.Wait()
 }
@@ -136,7 +182,7 @@ func (i *ids) isUp() bool {
 // reload has the engine read its rules again.
 func (i *ids) reload(ctx context.Context) error {
 	i.mu.Lock()
-	engine := i.engine
+	engine := i.own
 	i.mu.Unlock()
 	if engine == nil {
 		return nil // it reads them when it starts
@@ -146,7 +192,13 @@ func (i *ids) reload(ctx context.Context) error {
 
 // sameIDS says whether the engine need not be started anew for a configuration.
 func sameIDS(a, b *config.Config) bool {
-	return reflect.DeepEqual(engineConfig(a, nil), engineConfig(b, nil))
+	if runsEngine(a) != runsEngine(b) || idsPorts(a) != idsPorts(b) {
+		return false
+	}
+	if runsEngine(a) {
+		return reflect.DeepEqual(engineConfig(a, nil), engineConfig(b, nil))
+	}
+	return reflect.DeepEqual(externalConfig(a, nil), externalConfig(b, nil))
 }
 
 // status returns the engine's state, the zero State where there is none.

@@ -9,7 +9,7 @@ import (
 // resolveMTU fills in the default of ids.mtu: the largest MTU of the vNICs that
 // are there, since a frame that does not fit the IDS ports vanishes silently.
 func resolveMTU(cfg *config.Config) {
-	if cfg.IDS.Engine == "" || cfg.IDS.MTU != 0 {
+	if !runsEngine(cfg) || cfg.IDS.MTU != 0 {
 		return
 	}
 	const ethernet = 1500

@@ -94,7 +94,7 @@ func (a *App) openDataplane(cfg *config.Config, undo *cleanups) (err error) {
 		}
 		return err
 	})
-	if cfg.IDS.Engine != "" {
+	if runsEngine(cfg) {
 		if err := loader.EnsureIDSPorts(idsPorts(cfg)); err != nil {
 			return err
 		}

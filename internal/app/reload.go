@@ -33,7 +33,7 @@ func (a *App) change(ctx context.Context, cfg *config.Config) (api.Changes, erro
 	if err := a.changeable(ctx, old.cfg, cfg); err != nil {
 		return api.Changes{}, a.refused(fmt.Errorf("%w: %w", api.ErrInvalid, err))
 	}
-	if cfg.IDS.Engine != "" && old.cfg.IDS.Engine == "" {
+	if runsEngine(cfg) && !runsEngine(old.cfg) {
 		if err := loader.EnsureIDSPorts(idsPorts(cfg)); err != nil {
 			return api.Changes{}, a.refused(err)
 		}
@@ -93,10 +93,11 @@ func Teardown(opt Options) error {
 }
 
 func removeKernelSide(cfg *config.Config) error {
-	return errors.Join(snort.Clear(idsDir(cfg)), loader.Remove(cfg.Gateway.Pins), loader.RemoveIDSPorts(idsPorts(cfg)))
+	return errors.Join(snort.Clear(idsDir(cfg)), loader.Remove(cfg.Gateway.Pins), loader.RemoveIDSPorts(localPorts(cfg)))
 }
 
-// checkEngine has the engine read its rules, before anything depends on it.
+// checkEngine has the engine read its rules, before anything depends on it. Of one
+// that others run, it reads what its alerts are taken with.
 func checkEngine(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
 	if cfg.IDS.Engine == "" {
 		return nil
@@ -107,9 +108,9 @@ func checkEngine(ctx context.Context, cfg *config.Config, log *slog.Logger) erro
 				cfg.Segments[0].Name, cfg.Segments[0].Group, s.Name, s.Group)
 		}
 	}
-	engine, err := snort.New(engineConfig(cfg, log))
-	if err != nil {
+	_, own, err := newEngine(cfg, log)
+	if err != nil || own == nil {
 		return err
 	}
-	return engine.Check(ctx)
+	return own.Check(ctx)
 }

@@ -91,14 +91,19 @@ func (w *watch) every() time.Duration {
 }
 
 // watchEngine keeps canaries going through the engine until ctx is done. The kernel
-// sends it traffic only once it is proven; one that hangs is killed.
-func (i *ids) watchEngine(ctx context.Context, cfg *config.Config, engine *snort.Engine) {
+// sends it traffic only once it is proven; one of ours (own is not nil) that hangs is
+// killed.
+func (i *ids) watchEngine(ctx context.Context, cfg *config.Config, engine engine, own *snort.Engine) {
 	ports := idsPorts(cfg)
 	isVM := func(mac net.HardwareAddr) bool { return i.now().inv.byHardware(mac) != nil }
 	birds := newCanary(ports.In, ports.Out, isVM, i.log)
 	defer birds.close()
 	var w watch
 	var frames [directions]uint64
+	var foreign foreignLoad
+	if own == nil {
+		birds.send()
+	}
 	for {
 		waited := w.every()
 		select {
@@ -125,12 +130,17 @@ func (i *ids) watchEngine(ctx context.Context, cfg *config.Config, engine *snort
 				back[d] = back[d] || w.suspect() && now[d] != frames[d]
 			}
 			frames = now
-			busy, _ = engine.Busy(s.PID) // gone: its supervision tells
+			if own == nil {
+				busy = foreign.busy(waited, i.framesIn())
+			} else {
+				busy, _ = own.Busy(s.PID) // gone: its supervision tells
+			}
 		}
 		wasUp := w.up()
 		if hung := w.tick(waited, back, busy); hung != "" {
-			i.hung(engine, s.PID, hung)
+			i.hung(own, s.PID, hung)
 			w = watch{}
+			birds.send()
 			continue
 		}
 		if w.up() && !wasUp {
@@ -156,6 +166,36 @@ func (i *ids) framesOut() (frames [directions]uint64) {
 	return frames
 }
 
+// framesIn counts the packets that were sent to the engine so far.
+func (i *ids) framesIn() (n uint64) {
+	counters, err := i.dp.Counters()
+	if err != nil {
+		i.log.Error("cannot read what went into the IDS", "error", err)
+	}
+	for _, c := range counters {
+		if r := c.Reason.String(); r == "check" || r == "egress-check" {
+			n += c.Packets
+		}
+	}
+	return n
+}
+
+// foreignLoad guesses how busy an engine is whose threads cannot be looked at: all
+// the time in which it was given something to do. So an overload is never taken for
+// a hang, and a hang under load is noticed after stuckAfter only.
+type foreignLoad struct {
+	given uint64
+	sum   time.Duration
+}
+
+func (f *foreignLoad) busy(waited time.Duration, given uint64) time.Duration {
+	if given != f.given {
+		f.given = given
+		f.sum += waited
+	}
+	return f.sum
+}
+
 // prove lets traffic to the process pid of the engine: canaries came through.
 func (i *ids) prove(pid int) {
 	if !i.set(pid, true) {
@@ -165,13 +205,15 @@ func (i *ids) prove(pid int) {
 	i.journal.note("ids", "engine up: canaries come through in both directions")
 }
 
-// hung takes the traffic from the process pid of the engine, and kills it; its
-// supervision starts another.
-func (i *ids) hung(engine *snort.Engine, pid int, why string) {
-	if !i.set(pid, false) {
+// hung takes the traffic from the process pid of the engine, and kills it if it is
+// ours; its supervision starts another.
+func (i *ids) hung(own *snort.Engine, pid int, why string) {
+	if !i.isUp() && own == nil || !i.set(pid, false) {
 		return
 	}
 	i.log.Error("ids", "state", "hung", "pid", pid, "detail", why)
 	i.journal.note("ids", why)
-	engine.Kill(pid, why)
+	if own != nil {
+		own.Kill(pid, why)
+	}
 }

@@ -130,14 +130,43 @@ type ListEntry struct {
 	Line        int    `yaml:"-"`
 }
 
+// EngineExternal is the IDS.Engine of an engine that others run, for example in a
+// virtual machine of its own.
+const EngineExternal = "external"
+
 // IDS is the inline engine; Engine empty means none: check verdicts are then
 // handled as if the engine were down.
 type IDS struct {
-	Engine  string   `yaml:"engine" enum:"suricata,snort"`     // suricata or snort
-	Binary  string   `yaml:"binary"`                           // default: found on PATH
-	Rules   []string `yaml:"rules"`                            // rule files, relative to the configuration file
-	MTU     int      `yaml:"mtu"`                              // default: the largest of the vNICs'
-	Convict []string `yaml:"convict" enum:"alert,drop,reject"` // alert actions that convict; default [drop, reject]
+	Engine  string    `yaml:"engine" enum:"suricata,snort,external"` // suricata or snort: run by the daemon; external: by others
+	Binary  string    `yaml:"binary"`                                // default: found on PATH
+	Rules   []string  `yaml:"rules"`                                 // rule files, relative to the configuration file
+	MTU     int       `yaml:"mtu"`                                   // default: the largest of the vNICs'
+	Ports   IDSPorts  `yaml:"ports"`                                 // of an external engine: the gateway's vNICs towards it
+	Alerts  IDSAlerts `yaml:"alerts"`                                // of an external engine: where its alerts come from
+	Convict []string  `yaml:"convict" enum:"alert,drop,reject"`      // alert actions that convict; default [drop, reject]
+}
+
+// IDSPorts are two vNICs of the gateway with nothing behind them but an engine that
+// forwards, inspected, from one to the other.
+type IDSPorts struct {
+	In  string `yaml:"in"`  // packets towards servers leave here
+	Out string `yaml:"out"` // and come back here
+}
+
+// IDSAlerts says where the alerts of an external engine come from: one way or
+// several.
+type IDSAlerts struct {
+	Format      string   `yaml:"format" enum:"eve,alert_json"` // of lines: Suricata's eve (default) or Snort 3's alert_json
+	Listen      string   `yaml:"listen"`                       // host:port for lines over TLS 1.3, both ends with certificates
+	Certificate string   `yaml:"certificate"`                  // PEM file of the gateway's own, relative to the configuration file
+	Key         string   `yaml:"key"`                          // PEM file
+	Authority   string   `yaml:"authority"`                    // PEM file: who has signed the senders' certificates
+	Names       []string `yaml:"names"`                        // of senders, as in their certificates; default: any that the authority has signed
+	Socket      string   `yaml:"socket"`                       // unix stream socket to listen on for lines
+	File        string   `yaml:"file"`                         // file that lines are appended to
+	Datagrams   string   `yaml:"datagrams"`                    // unix datagram socket to listen on for Snort's alert_unixsock
+	Spool       string   `yaml:"spool"`                        // Snort's unified2 files, without their .TIMESTAMP
+	Unstated    string   `yaml:"unstated" enum:"alert,drop"`   // action of alerts that name none (datagrams, spool): alert (default) or drop
 }
 
 // Failure says what happens when a part fails.

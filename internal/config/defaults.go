@@ -49,6 +49,15 @@ func (c *Config) fill() {
 	for i, path := range c.IDS.Rules {
 		c.IDS.Rules[i] = c.src.resolve(path)
 	}
+	if a := &c.IDS.Alerts; c.IDS.Engine == EngineExternal {
+		setDefault(&a.Format, "eve")
+		setDefault(&a.Unstated, "alert")
+		for _, path := range []*string{&a.Certificate, &a.Key, &a.Authority, &a.Socket, &a.File, &a.Datagrams, &a.Spool} {
+			if *path != "" {
+				*path = c.src.resolve(*path)
+			}
+		}
+	}
 	if c.Decision.Scan == 0 {
 		c.Decision.Scan = defaultScan
 	}

@@ -1,7 +1,6 @@
 package config
 
 import (
-	"fmt"
 	"net"
 	"path/filepath"
 	"regexp"
@@ -71,21 +70,6 @@ func (v *checker) checkGateway() {
 	if socket := filepath.Join(g.Run, SocketName); len(socket) > maxSockPath {
 		v.report("gateway.run", "gateway.run: the socket's path would have %d bytes, and a unix socket's can have %d: choose a shorter directory",
 			len(socket), maxSockPath)
-	}
-}
-
-func (v *checker) checkIDS() {
-	ids := &v.IDS
-	if ids.Engine != "" {
-		v.oneOf("ids.engine", ids.Engine, "suricata", "snort")
-	} else if len(ids.Rules) > 0 || ids.Binary != "" {
-		v.report("ids", "ids: no engine is named: write engine: suricata or snort, or leave ids out")
-	}
-	if ids.MTU != 0 {
-		v.between("ids.mtu", ids.MTU, 1280, 65535)
-	}
-	for i, action := range ids.Convict {
-		v.oneOf(fmt.Sprintf("ids.convict[%d]", i), action, "alert", "drop", "reject")
 	}
 }
 

@@ -39,9 +39,7 @@ type driver interface {
 	// listen opens where the alerts come from. It is called before the engine's
 	// start and holds over restarts.
 	listen(dir string, to *splitter) (source, error)
-	parse(line []byte) (a Alert, isAlert bool, err error)
-	// marks are what stands before rule, source and action in a line.
-	marks() [3]string
+	format
 	// reload has the running engine read its rules again.
 	reload(ctx context.Context, dir string, p *process) error
 	// files are the names, relative to dir, of all that it and the engine make

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os/exec"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
@@ -38,9 +37,7 @@ type Engine struct {
 	binary  string
 	version string
 
-	lines, malformed, lost, repeated atomic.Uint64
-
-	limit limiter // of the goroutine that reads
+	alerts intake
 
 	mu        sync.Mutex
 	isRunning bool // Run runs
@@ -50,10 +47,6 @@ type Engine struct {
 	loading chan struct{} // holds one token while the copies of the rules change or are read
 	proven  bool          // an engine took the copies, so they stay; under loading
 }
-
-// queueLength bounds the alerts that wait for onAlert: some 0.1 s of the
-// heaviest flood seen.
-const queueLength = 4096
 
 // New checks the configuration, that the engine's program is there in a version
 // that can be run, and that the rule files can be read. It writes nothing.
@@ -65,6 +58,7 @@ func New(c Config) (*Engine, error) {
 	e := &Engine{
 		cfg:     c,
 		drv:     driverOf(c.Engine),
+		alerts:  intake{log: c.Log},
 		state:   State{Phase: PhaseDown, Since: time.Now(), Detail: "not started"},
 		loading: make(chan struct{}, 1),
 	}
@@ -111,34 +105,6 @@ func (e *Engine) State() State {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	s := e.state
-	s.Lines, s.Malformed, s.Lost, s.Repeated = e.lines.Load(), e.malformed.Load(), e.lost.Load(), e.repeated.Load()
+	e.alerts.counts(&s)
 	return s
-}
-
-// accept takes one line of the engine. It never waits.
-func (e *Engine) accept(line []byte, queue chan<- Alert) {
-	e.lines.Add(1)
-	if e.limit.enough(line, e.drv.marks(), time.Now()) {
-		e.repeated.Add(1)
-		return
-	}
-	a, isAlert, err := e.drv.parse(line)
-	if err != nil {
-		e.malformed.Add(1)
-		e.cfg.Log.Debug("IDS line not understood", "error", err)
-		return
-	}
-	if !isAlert {
-		return
-	}
-	select {
-	case queue <- a:
-	default:
-		e.lost.Add(1)
-	}
-}
-
-func (e *Engine) overlong() {
-	e.lines.Add(1)
-	e.malformed.Add(1)
 }

@@ -226,13 +226,13 @@ func TestRun_PausesGrowAndAreBounded(t *testing.T) {
 }
 
 func TestRun_SlowReceiverLosesAlertsAndSaysSo(t *testing.T) {
-	e := &Engine{drv: snort3{}, cfg: Config{Log: testLog(t)}}
 	queue := make(chan Alert, 2)
+	e := &Engine{alerts: intake{log: testLog(t), queue: queue}}
 	for range 5 {
-		e.accept([]byte(snortWith("drop", "m", "TCP")), queue)
+		e.alerts.line(snort3{}, []byte(snortWith("drop", "m", "TCP")))
 	}
-	e.accept([]byte("{ nothing"), queue)
-	e.overlong()
+	e.alerts.line(snort3{}, []byte("{ nothing"))
+	e.alerts.overlong()
 	if s := e.State(); s.Lines != 7 || s.Lost != 3 || s.Malformed != 2 || len(queue) != 2 {
 		t.Errorf("%+v, %d in the queue", s, len(queue))
 	}

@@ -172,11 +172,12 @@ func (p *port) receive() []byte {
 
 // running is an engine under Run, with what it told.
 type running struct {
-	*Engine
-	t      testing.TB
-	states chan State
-	alerts chan Alert
-	stop   func() error // returns what Run did; may be called twice
+	*Engine            // of run
+	external *External // of runExternal
+	t        testing.TB
+	states   chan State
+	alerts   chan Alert
+	stop     func() error // returns what Run did; may be called twice
 }
 
 func run(t testing.TB, c Config) *running {

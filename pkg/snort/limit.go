@@ -2,6 +2,7 @@ package snort
 
 import (
 	"bytes"
+	"encoding/binary"
 	"time"
 )
 
@@ -11,7 +12,7 @@ const maxLimited = 4096
 // limiter tells lines of which there were enough in a second: alertsPerSecond about
 // one rule, source address and action. The engines' own filters leave out rules
 // with a filter of their own, as just those against floods have. It costs a tenth
-// of reading the line. It is used by one goroutine.
+// of reading the line. It is not safe for concurrent use.
 type limiter struct {
 	second int64
 	seen   map[string]*int
@@ -21,9 +22,6 @@ type limiter struct {
 // enough says whether a line is to be skipped. marks are the texts before the
 // values that make the key.
 func (l *limiter) enough(line []byte, marks [3]string, now time.Time) bool {
-	if second := now.Unix(); second != l.second || l.seen == nil {
-		l.second, l.seen = second, map[string]*int{}
-	}
 	l.key = l.key[:0]
 	for _, mark := range marks {
 		value := after(line, mark)
@@ -31,6 +29,22 @@ func (l *limiter) enough(line []byte, marks [3]string, now time.Time) bool {
 			return false // whatever it is, the parser shall look at it
 		}
 		l.key = append(append(l.key, value...), 0)
+	}
+	return l.count(now)
+}
+
+// enoughAlerts is the same for an alert that has been read.
+func (l *limiter) enoughAlerts(a Alert, now time.Time) bool {
+	l.key = binary.BigEndian.AppendUint32(l.key[:0], a.GID)
+	l.key = binary.BigEndian.AppendUint32(l.key, a.SID)
+	l.key = a.Src.Addr().AppendTo(append(l.key, a.Action...))
+	return l.count(now)
+}
+
+// count counts another line under the key.
+func (l *limiter) count(now time.Time) bool {
+	if second := now.Unix(); second != l.second || l.seen == nil {
+		l.second, l.seen = second, map[string]*int{}
 	}
 	n := l.seen[string(l.key)]
 	if n == nil {

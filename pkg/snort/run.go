@@ -40,21 +40,11 @@ func (e *Engine) Run(ctx context.Context, onState func(State), onAlert func(Aler
 	e.setRunning(true)
 	defer e.setRunning(false)
 
-	queue := make(chan Alert, queueLength)
-	src, err := e.drv.listen(e.cfg.Dir, &splitter{
-		line:     func(line []byte) { e.accept(line, queue) },
-		overlong: e.overlong,
-	})
+	src, err := e.drv.listen(e.cfg.Dir, e.alerts.splitter(e.drv))
 	if err != nil {
 		return fmt.Errorf("cannot run the IDS engine: %w", err)
 	}
-	delivered := make(chan struct{})
-	go func() {
-		defer close(delivered)
-		for a := range queue {
-			onAlert(a)
-		}
-	}()
+	handOver := e.alerts.open(onAlert)
 
 	// The source outlives the engine, to read its last words.
 	read, readCtx := errgroup.WithContext(context.Background())
@@ -67,8 +57,7 @@ func (e *Engine) Run(ctx context.Context, onState func(State), onAlert func(Aler
 	stopRun()
 	stopSource()
 	err = read.Wait()
-	close(queue)
-	<-delivered
+	handOver()
 	return err
 }
 

@@ -65,16 +65,16 @@ func TestSuricata_StormIsDroppedAndToldBriefly(t *testing.T) {
 func TestEngine_StormDoesNotHideAnother(t *testing.T) {
 	for _, drv := range []driver{suricata{}, snort3{}} {
 		line, other := recorded(t, drv), ""
-		e := &Engine{drv: drv, cfg: Config{Log: testLog(t)}}
 		queue := make(chan Alert, queueLength)
+		e := &Engine{alerts: intake{log: testLog(t), queue: queue}}
 		other = strings.Replace(line, "192.168.1.10", "192.168.1.11", 1)
 		began := time.Now()
 		const storm = 100_000
 		for i := range storm {
 			// Each from another port.
-			e.accept([]byte(strings.Replace(line, "2671", fmt.Sprint(i%60000), 1)), queue)
+			e.alerts.line(drv, []byte(strings.Replace(line, "2671", fmt.Sprint(i%60000), 1)))
 			if i == storm/2 {
-				e.accept([]byte(other), queue)
+				e.alerts.line(drv, []byte(other))
 			}
 		}
 		took := time.Since(began)

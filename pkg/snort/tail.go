@@ -22,6 +22,7 @@ const freeAfter = 8 << 20
 // lose a line that is written meanwhile, and the writer's position stays right.
 type fileWatch struct {
 	dir, pattern string
+	foreign      bool // someone else's files, which are only read
 	to           *splitter
 	watcher      *fsnotify.Watcher
 	files        map[string]*followed
@@ -32,7 +33,12 @@ type followed struct {
 	file  *os.File
 	at    int64 // read up to here
 	freed int64 // and freed up to here
+	keep  bool  // free nothing
 	lines splitter
+}
+
+func (w *fileWatch) follow(file *os.File) *followed {
+	return &followed{file: file, keep: w.foreign, lines: splitter{line: w.to.line, overlong: w.to.overlong}}
 }
 
 func watchFiles(dir, pattern string, to *splitter) (*fileWatch, error) {
@@ -44,7 +50,7 @@ func watchFiles(dir, pattern string, to *splitter) (*fileWatch, error) {
 		watcher.Close()
 		return nil, fmt.Errorf("cannot watch %s for alerts: %w", dir, err)
 	}
-	return &fileWatch{dir, pattern, to, watcher, map[string]*followed{}}, nil
+	return &fileWatch{dir: dir, pattern: pattern, to: to, watcher: watcher, files: map[string]*followed{}}, nil
 }
 
 // serve reads whatever is new after every change in the directory.
@@ -114,11 +120,15 @@ func (w *fileWatch) open(path string) (*followed, error) {
 		old.file.Close()
 		delete(w.files, path)
 	}
-	file, err := os.OpenFile(path, os.O_RDWR, 0)
+	mode := os.O_RDWR // to free what was read
+	if w.foreign {
+		mode = os.O_RDONLY
+	}
+	file, err := os.OpenFile(path, mode, 0)
 	if err != nil {
 		return nil, err
 	}
-	f := &followed{file: file, lines: splitter{line: w.to.line, overlong: w.to.overlong}}
+	f := w.follow(file)
 	w.files[path] = f
 	return f, nil
 }
@@ -138,7 +148,7 @@ func (f *followed) read() error {
 		n, err := f.file.ReadAt(buf, f.at)
 		_, _ = f.lines.Write(buf[:n]) // never fails
 		f.at += int64(n)
-		if f.at-f.freed >= freeAfter {
+		if !f.keep && f.at-f.freed >= freeAfter {
 			if err := f.free(); err != nil {
 				return err
 			}
