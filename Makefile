@@ -42,8 +42,12 @@ deps: ## Install what is missing to run (Debian 12 and 13; root, if anything is)
 demo: deps build ## Show the gateway at work on three virtual machines (root)
 	build/vmgate-demo
 
+.PHONY: kernels
+kernels: deps ## Get the further guest kernels into build/kernels, where Debian can be reached
+	@scripts/fetch-kernels.sh || echo "make: the tests on those kernels will be skipped"
+
 .PHONY: test
-test: deps ## Run all tests (root; about four minutes), or those of PKG=./some/package
+test: deps kernels ## Run all tests (root; about four minutes), or those of PKG=./some/package
 	$(GO) test -json $(TESTFLAGS) $(PKG) | $(GO) run ./scripts/testsum
 
 .PHONY: test-short

@@ -10,11 +10,8 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"runtime"
 	"sync"
-	"syscall"
 	"time"
 )
 
@@ -28,10 +25,14 @@ type GuestConfig struct {
 	Name      string            // host name, and part of the names of its files
 	MemoryMiB int               // default 128
 	CPUs      int               // default 1
+	Machine   string            // QEMU machine type: q35 (default) or pc
+	Features  string            // more features of its processor: "+la57"
 	NICs      []NIC             // its network cards, in order
 	Kernel    string            // directory with vmlinuz, busybox (static) and modules/; default: the cache that scripts/install-deps.sh fills
 	Workload  string            // static workload binary; default: built by BuildWorkload
 	Append    string            // more words for the kernel's command line
+	RAM       string            // file to have its memory in, which keeps what is there and stays after Close; default: one of its own
+	Reboots   bool              // starts again when it resets itself, instead of ending
 	Files     map[string]string // further files: path in the guest → path here
 	Console   io.Writer         // copy of everything the guest says on its console; optional
 	Log       *slog.Logger      // optional
@@ -52,6 +53,7 @@ type Guest struct {
 	name    string
 	dir     string // temporary files
 	memory  string
+	lent    bool // memory is the caller's
 	console *console
 	channel *channel
 	pid     int // of QEMU
@@ -87,6 +89,9 @@ func withDefaults(config GuestConfig) GuestConfig {
 	if config.CPUs == 0 {
 		config.CPUs = 1
 	}
+	if config.Machine == "" {
+		config.Machine = "q35"
+	}
 	if config.Kernel == "" {
 		config.Kernel = DefaultKernel()
 	}
@@ -115,6 +120,9 @@ func launch(ctx context.Context, config GuestConfig) (_ *Guest, err error) {
 		console: &console{copy: config.Console},
 		exited:  make(chan struct{}),
 	}
+	if config.RAM != "" {
+		guest.memory, guest.lent = config.RAM, true
+	}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, guest.Close())
@@ -132,32 +140,6 @@ func launch(ctx context.Context, config GuestConfig) (_ *Guest, err error) {
 		return nil, err
 	}
 	return guest, guest.awaitAgent(ctx, listener, config.Log)
-}
-
-// startQEMU runs QEMU on an operating system thread of its own: the kernel
-// ties PR_SET_PDEATHSIG, which takes QEMU along should this process be killed,
-// to the thread that forked.
-func (g *Guest) startQEMU(config GuestConfig) error {
-	cmd := exec.Command(qemu, qemuArguments(config, g.dir, g.memory)...)
-	cmd.Stdout, cmd.Stderr = g.console, g.console
-	cmd.ExtraFiles = tapFiles(config.NICs)
-	// Its own process group: a Ctrl-C in the terminal is for us, who then close it.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	started := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		err := cmd.Start()
-		if err == nil {
-			g.pid, g.kill = cmd.Process.Pid, cmd.Process.Kill
-		}
-		started <- err
-		if err == nil {
-			g.exitErr = cmd.Wait()
-			close(g.exited)
-		}
-	}()
-	return <-started
 }
 
 // awaitAgent takes QEMU's connection for the second serial port, and then the
@@ -221,7 +203,7 @@ func (g *Guest) Name() string { return g.name }
 
 // MemoryFile returns the path of the file that is the guest's RAM, shared:
 // what is read there is the guest's memory as it is now, and what is written
-// changes it. Close removes it.
+// changes it. Close removes it, unless it was GuestConfig.RAM.
 func (g *Guest) MemoryFile() string { return g.memory }
 
 // Console returns what the guest has said on its console so far, at most the
@@ -241,8 +223,10 @@ func (g *Guest) Close() (err error) {
 		if g.channel != nil {
 			g.channel.close()
 		}
-		if removeErr := os.Remove(g.memory); removeErr != nil && !errors.Is(removeErr, os.ErrNotExist) {
-			err = errors.Join(err, removeErr)
+		if !g.lent {
+			if removeErr := os.Remove(g.memory); removeErr != nil && !errors.Is(removeErr, os.ErrNotExist) {
+				err = errors.Join(err, removeErr)
+			}
 		}
 		err = errors.Join(err, os.RemoveAll(g.dir))
 	})

@@ -7,6 +7,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -71,6 +73,32 @@ func hasKVM() bool {
 	return true
 }
 
+// startQEMU runs QEMU on an operating system thread of its own: the kernel
+// ties PR_SET_PDEATHSIG, which takes QEMU along should this process be killed,
+// to the thread that forked.
+func (g *Guest) startQEMU(config GuestConfig) error {
+	cmd := exec.Command(qemu, qemuArguments(config, g.dir, g.memory)...)
+	cmd.Stdout, cmd.Stderr = g.console, g.console
+	cmd.ExtraFiles = tapFiles(config.NICs)
+	// Its own process group: a Ctrl-C in the terminal is for us, who then close it.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	started := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := cmd.Start()
+		if err == nil {
+			g.pid, g.kill = cmd.Process.Pid, cmd.Process.Kill
+		}
+		started <- err
+		if err == nil {
+			g.exitErr = cmd.Wait()
+			close(g.exited)
+		}
+	}()
+	return <-started
+}
+
 // qemuArguments builds the command line. The tap files follow the three
 // standard ones in the order of tapFiles.
 func qemuArguments(config GuestConfig, dir, memory string) []string {
@@ -80,11 +108,14 @@ func qemuArguments(config GuestConfig, dir, memory string) []string {
 	if accel == "kvm" {
 		cpu = "host"
 	}
+	if config.Features != "" {
+		cpu += "," + config.Features
+	}
 	args := []string{
-		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
+		"-nodefaults", "-no-user-config", "-display", "none",
 		"-name", config.Name,
 		"-accel", accel, "-cpu", cpu, "-smp", fmt.Sprint(config.CPUs),
-		"-machine", "q35,memory-backend=ram,vmport=off",
+		"-machine", config.Machine + ",memory-backend=ram,vmport=off",
 		"-m", fmt.Sprintf("%dM", config.MemoryMiB),
 		"-object", fmt.Sprintf("memory-backend-file,id=ram,size=%dM,mem-path=%s,share=on", config.MemoryMiB, memory),
 		"-kernel", filepath.Join(config.Kernel, "vmlinuz"),
@@ -92,6 +123,9 @@ func qemuArguments(config GuestConfig, dir, memory string) []string {
 		"-append", "console=ttyS0 quiet panic=-1 rdinit=/init mitigations=off tsc=reliable no_timer_check init_on_alloc=0 edd=off " + config.Append,
 		"-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console",
 		"-chardev", "socket,id=control,path=" + filepath.Join(dir, "control"), "-serial", "chardev:control",
+	}
+	if !config.Reboots {
+		args = append(args, "-no-reboot")
 	}
 	fd := 3
 	for i, nic := range config.NICs {

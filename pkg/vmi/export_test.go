@@ -74,3 +74,6 @@ func DescriptorsAt(ctx context.Context, g Guest, q Query) (out []uint64, err err
 	}
 	return out, nil
 }
+
+// PagingLevels is how many levels the page tables have.
+func PagingLevels(g Guest) int { return g.(*linuxGuest).k.tables.levels }

@@ -22,7 +22,7 @@ const (
 func TestKernels(t *testing.T) {
 	dirs := filepath.SplitList(os.Getenv("VMGATE_GUEST_KERNELS"))
 	if len(dirs) == 0 {
-		t.Skip("VMGATE_GUEST_KERNELS names no further kernels (scripts/fetch-kernels.sh gets some)")
+		t.Skip("VMGATE_GUEST_KERNELS names no kernels to run all tests of guests on; TestMatrix runs by itself")
 	}
 	const whole = "^TestGuest_"
 	for _, shape := range []struct{ name, cpus, mib, run string }{

@@ -27,6 +27,7 @@ type fixture struct {
 	os      vmi.Guest
 	agent   map[string]uint32 // pid by name
 	program []byte            // the agent's file
+	machine string            // as for vmi.OpenFile
 	started atomic.Int64
 }
 
@@ -73,7 +74,20 @@ func guest(t testing.TB) *fixture {
 	return shared.f
 }
 
-func boot() (f *fixture, err error) {
+func boot() (*fixture, error) {
+	console := io.Discard
+	if testing.Verbose() && os.Getenv(envCPUs) == "" {
+		console = os.Stderr
+	}
+	f, err := bootAs(lab.GuestConfig{Name: "vmi", Console: console, CPUs: fromEnv(envCPUs), MemoryMiB: fromEnv(envMemory)})
+	if err != nil {
+		return nil, err
+	}
+	return f, f.open()
+}
+
+// bootAs boots a guest and starts all agents in it.
+func bootAs(config lab.GuestConfig) (f *fixture, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	defer cancel()
 	dir, err := os.MkdirTemp("", "vmi-agent-")
@@ -87,26 +101,20 @@ func boot() (f *fixture, err error) {
 	if out, err := build.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("cannot build the agent: %w\n%s", err, out)
 	}
-	console := io.Discard
-	if testing.Verbose() && os.Getenv(envCPUs) == "" {
-		console = os.Stderr
-	}
-	g, err := lab.StartGuest(ctx, lab.GuestConfig{
-		Name: "vmi", Console: console, Files: map[string]string{"/bin/agent": agent},
-		CPUs: fromEnv(envCPUs), MemoryMiB: fromEnv(envMemory),
-	})
+	config.Files = map[string]string{"/bin/agent": agent}
+	g, err := lab.StartGuest(ctx, config)
 	if err != nil {
 		return nil, err
 	}
-	f = &fixture{Guest: g, agent: make(map[string]uint32)}
-	if f.program, err = os.ReadFile(agent); err != nil {
-		return nil, errors.Join(err, g.Close())
-	}
+	f = &fixture{Guest: g, agent: make(map[string]uint32), machine: config.Machine}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, g.Close())
 		}
 	}()
+	if f.program, err = os.ReadFile(agent); err != nil {
+		return nil, err
+	}
 	if _, _, err := g.Run(ctx, "ip link set lo up; echo 0 65535 >/proc/sys/net/ipv4/ping_group_range"); err != nil {
 		return nil, err
 	}
@@ -115,14 +123,23 @@ func boot() (f *fixture, err error) {
 			return nil, err
 		}
 	}
-	if err := f.findKids(ctx); err != nil {
-		return nil, err
+	return f, f.findKids(ctx)
+}
+
+// open looks into the guest; on failure it is closed.
+func (f *fixture) open() (err error) {
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, f.Close())
+		}
+	}()
+	if f.mem, err = vmi.OpenFile(f.MemoryFile(), f.machine); err != nil {
+		return err
 	}
-	if f.mem, err = vmi.OpenFile(g.MemoryFile(), ""); err != nil {
-		return nil, err
+	if f.os, err = vmi.Open(context.Background(), f.mem, vmi.Options{}); err != nil {
+		err = errors.Join(err, f.mem.Close())
 	}
-	f.os, err = vmi.Open(ctx, f.mem, vmi.Options{})
-	return f, err
+	return err
 }
 
 // fromEnv is a number from the environment, 0 if there is none.

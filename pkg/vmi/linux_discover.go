@@ -30,6 +30,10 @@ const (
 // has not got far enough.
 var errStarting = fmt.Errorf("%w: its kernel is starting", ErrNotReady)
 
+// errRemains: what a kernel says of itself is there, but its page tables are not,
+// or the machine was started again since.
+var errRemains = fmt.Errorf("%w: only the remains of a kernel are there", ErrNotReady)
+
 // openLinux finds the kernel that runs in mem.
 func openLinux(ctx context.Context, mem Memory) (*linuxKernel, error) {
 	infos, err := findVMCoreInfo(ctx, mem)
@@ -47,12 +51,12 @@ func openLinux(ctx context.Context, mem Memory) (*linuxKernel, error) {
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
-		if failed == nil || errors.Is(err, ErrNotReady) {
+		if failed == nil || errors.Is(failed, errRemains) || errors.Is(err, ErrNotReady) && !errors.Is(err, errRemains) {
 			failed = err
 		}
 	}
 	// Not while it starts: the search reads all memory.
-	if errors.Is(failed, ErrNotReady) {
+	if errors.Is(failed, ErrNotReady) && !errors.Is(failed, errRemains) {
 		return nil, failed
 	}
 	// Before 6.1 the text does not say where the symbols are, but where the image
@@ -101,11 +105,14 @@ func discoverLinux(ctx context.Context, mem Memory, info vmcoreinfo) (*linuxKern
 	if err := k.locate(ctx, mem, info); err != nil {
 		return fail("find its page tables", err)
 	}
+	stext, _ := info.symbol("_stext")
+	if !k.runs(stext) {
+		return nil, fmt.Errorf("Linux %s: %w", info.release, errRemains)
+	}
 	table, err := kallsymsFromInfo(&k.space, info)
 	if err != nil {
 		return fail("find its symbols", err)
 	}
-	stext, _ := info.symbol("_stext")
 	if k.sym, err = readSymbols(&k.space, table, symbolNames(), "_stext", stext); err != nil {
 		return fail("read its symbols", err)
 	}

@@ -76,6 +76,25 @@ func (k *linuxKernel) trampolineEntry() (uint64, error) {
 	return uint64(table) + 511*8, nil
 }
 
+// runs says whether the page tables map an address of the image as they should,
+// and whether they are those that the machine was started with, as far as that
+// can be told without symbols: some page below 1 MiB must have their last entry.
+func (k *linuxKernel) runs(text uint64) bool {
+	if phys, _, err := k.tables.walk(text); err != nil || phys != k.imagePhys(text) {
+		return false
+	}
+	var top, entry [8]byte
+	if k.mem.ReadPhys(top[:], k.tables.root+511*8) != nil {
+		return false
+	}
+	for page := uint64(0); page < 1<<20; page += pageSize {
+		if k.mem.ReadPhys(entry[:], page+511*8) == nil && entry == top {
+			return true
+		}
+	}
+	return false
+}
+
 // matchTrampoline refuses a kernel of before the last reboot.
 func (k *linuxKernel) matchTrampoline(top, trampoline uint64) error {
 	var a, b [8]byte

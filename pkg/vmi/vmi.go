@@ -92,7 +92,7 @@ type Process struct {
 	BuildID   string     `json:"build_id,omitempty"`  // GNU build id in hex, or Go build id; empty where not resident
 	Cgroup    string     `json:"cgroup,omitempty"`    // path in the unified hierarchy, from the outside
 	Container string     `json:"container,omitempty"` // the innermost container's id, as its cgroup is named
-	NetNS     uint32     `json:"net_ns,omitempty"`    // number of the network namespace, as in /proc/PID/ns/net
+	NetNS     uint32     `json:"net_ns,omitempty"`    // number of the network namespace, as in /proc/PID/ns/net; 0 for kernel threads
 	Parents   []Ancestor `json:"parents,omitempty"`   // the parent first
 	Views     []string   `json:"views"`               // of tasks, pids, tree, slab: those that show it
 	Hidden    bool       `json:"hidden"`

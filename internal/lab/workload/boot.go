@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -39,6 +40,11 @@ func halt() {
 	unix.Sync()
 	_ = unix.Reboot(unix.LINUX_REBOOT_CMD_RESTART)
 	select {}
+}
+
+// reset resets the machine as it is.
+func reset(context.Context, []string) error {
+	return unix.Reboot(unix.LINUX_REBOOT_CMD_RESTART)
 }
 
 // openControl makes the second serial port a plain byte stream. /dev is

@@ -27,6 +27,8 @@ func commands() map[string]func(context.Context, []string) error {
 		"flood":    flood,
 		"udp":      udp,
 		"sleep":    sleep,
+		"truth":    tellTruth,
+		"reset":    reset,
 	}
 }
 
@@ -40,12 +42,12 @@ func main() {
 // run is main with an exit status: 0 done, 1 something failed, 2 wrong usage.
 func run(args []string) int {
 	if len(args) == 0 {
-		fmt.Fprintln(os.Stderr, "usage: workload serve|connect|transfer|flood|udp|sleep …")
+		fmt.Fprintln(os.Stderr, "usage: workload serve|connect|transfer|flood|udp|sleep|truth|reset …")
 		return 2
 	}
 	command := commands()[args[0]]
 	if command == nil {
-		fmt.Fprintf(os.Stderr, "workload: there is no %q; it can serve, connect, transfer, flood, udp, sleep\n", args[0])
+		fmt.Fprintf(os.Stderr, "workload: there is no %q; it can serve, connect, transfer, flood, udp, sleep, truth, reset\n", args[0])
 		return 2
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
