@@ -84,7 +84,7 @@ type SegmentStatus struct {
 	Name     string `json:"name"`
 	VNIC     string `json:"vnic"`
 	State    string `json:"state"`    // attached, missing
-	Datapath string `json:"datapath"` // xdp
+	Datapath string `json:"datapath"` // xdp, tcx or xdp-generic; empty while the vNIC is missing
 	Detail   string `json:"detail,omitempty"`
 }
 

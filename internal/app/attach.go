@@ -34,7 +34,8 @@ func (s *state) ports() []loader.Port {
 	for _, seg := range s.inv.segments {
 		ports = append(ports, loader.Port{
 			ID: seg.number, Device: seg.VNIC, Kind: loader.PortVNIC, Segment: seg.number, Group: seg.group,
-			HasRouter: s.inv.hasRouter(seg), Reflect: seg.Reflect, Bridge: bridgeOf(seg.group),
+			HasRouter: s.inv.hasRouter(seg), Reflect: seg.Reflect, Tagged: s.inv.hasVLANs(seg), Bridge: bridgeOf(seg.group),
+			Datapath: loader.Datapath(seg.Datapath),
 		})
 	}
 	if s.cfg.IDS.Engine != "" {
@@ -80,10 +81,22 @@ func (a *App) portChanged(port loader.PortState) {
 	}
 }
 
+func (a *App) reportDatapath(port loader.PortState) {
+	text := fmt.Sprintf("port %s attached by %s", port.Device, port.Datapath)
+	switch {
+	case port.Fallback != nil:
+		a.log.Warn("no native XDP on this vNIC, so it is TCX: fewer packets a second", "device", port.Device, "why", port.Fallback)
+		text += fmt.Sprintf(", since XDP is not possible: %v", port.Fallback)
+	case port.Datapath == loader.DatapathXDPGeneric:
+		a.log.Warn("XDP in the stack, as configured: it is slower than tcx", "device", port.Device)
+	}
+	a.journal.note("config", text)
+}
+
 func (a *App) reportPort(port loader.PortState) {
 	switch {
 	case port.Attached:
-		a.journal.note("config", "port "+port.Device+" attached")
+		a.reportDatapath(port)
 	case errors.Is(port.Err, loader.ErrNoDevice):
 		a.log.Warn("vNIC is missing; it is attached when it appears", "device", port.Device)
 		a.journal.note("config", "vNIC "+port.Device+" is missing")

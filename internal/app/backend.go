@@ -50,11 +50,13 @@ func (b backend) Status(context.Context) (api.Status, error) {
 }
 
 func segmentStatus(s *state, port loader.PortState) api.SegmentStatus {
-	status := api.SegmentStatus{VNIC: port.Device, State: "attached", Datapath: "xdp"}
+	status := api.SegmentStatus{VNIC: port.Device, State: "attached", Datapath: string(port.Datapath)}
 	if seg := s.inv.segments[port.Segment]; seg != nil {
 		status.Name = seg.Name
 	}
 	switch {
+	case port.Attached && port.Fallback != nil:
+		status.Detail = "auto: " + port.Fallback.Error()
 	case port.Attached:
 	case errors.Is(port.Err, loader.ErrNoDevice):
 		status.State, status.Detail = "missing", "attached when the vNIC appears"

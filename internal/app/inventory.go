@@ -3,6 +3,7 @@ package app
 import (
 	"net"
 	"net/netip"
+	"slices"
 
 	"github.com/vmgate/vmgate/internal/config"
 	"github.com/vmgate/vmgate/pkg/verdict"
@@ -142,6 +143,16 @@ func (inv *inventory) byAddress(addr netip.Addr) *node {
 func (inv *inventory) hasRouter(s *segment) bool {
 	for _, n := range inv.byID {
 		if n.router != nil && n.segment == s {
+			return true
+		}
+	}
+	return false
+}
+
+// hasVLANs says whether a node of the segment sends tagged frames.
+func (inv *inventory) hasVLANs(s *segment) bool {
+	for _, n := range inv.byID {
+		if n.segment == s && slices.ContainsFunc(n.vlans, func(v config.VLAN) bool { return v != config.VLAN{} }) {
 			return true
 		}
 	}

@@ -44,7 +44,10 @@ type Segment struct {
 	Group   string         `yaml:"group"`                    // segments of one group share layer 2; default "default"
 	Subnets []netip.Prefix `yaml:"subnets"`
 	Reflect bool           `yaml:"reflect"` // VMs behind this vSwitch reach each other through the gateway
-	Line    int            `yaml:"-"`
+	// Datapath is the hook that decides: auto (default; xdp where driver and offloads
+	// allow it, else tcx), xdp, tcx, or xdp-generic, which is slow and for tests.
+	Datapath string `yaml:"datapath" enum:"auto,xdp,tcx,xdp-generic"`
+	Line     int    `yaml:"-"`
 }
 
 // Addresses says which source addresses an inventory entry may use: exactly one

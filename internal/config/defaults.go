@@ -33,6 +33,7 @@ func (c *Config) fill() {
 	for i := range c.Segments {
 		s := &c.Segments[i]
 		setDefault(&s.Mode, "bridged")
+		setDefault(&s.Datapath, "auto")
 		setDefault(&s.Kind, "internal")
 		setDefault(&s.Group, "default")
 	}

@@ -38,6 +38,7 @@ func (v *checker) checkSegments() {
 			v.report(path+".mode", "%s.mode: unknown value %q: want bridged", path, s.Mode)
 		}
 		v.oneOf(path+".kind", s.Kind, "internal", "wan")
+		v.oneOf(path+".datapath", s.Datapath, "auto", "xdp", "tcx", "xdp-generic")
 		v.checkName(path+".group", s.Group, maxName)
 		v.checkSubnets(path, s)
 		v.segments[s.Name] = s

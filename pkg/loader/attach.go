@@ -27,48 +27,38 @@ func (d *Dataplane) attach(p Port) PortState {
 		return st
 	}
 	st.Ifindex = dev.Attrs().Index
-	if st.Adopted, st.Err = d.attachDevice(p, dev); st.Err != nil {
+	if st.Err = d.choose(p, dev, &st); st.Err != nil {
 		st.Err = fmt.Errorf("cannot attach port %d: %w", p.ID, st.Err)
 		return st
 	}
 	st.Attached = true
-	d.log.Info("port attached", "device", p.Device, "port", p.ID, "ifindex", st.Ifindex, "adopted", st.Adopted)
+	d.log.Info("port attached", "device", p.Device, "port", p.ID, "ifindex", st.Ifindex, "adopted", st.Adopted, "datapath", st.Datapath)
 	return st
 }
 
 // attachDevice attaches all programs of a port to its device, or none: on an
 // error it takes back what it did. What an earlier daemon left stays; it filters.
-func (d *Dataplane) attachDevice(p Port, dev netlink.Link) (adopted bool, err error) {
-	progs, err := d.loadPrograms(p)
+func (d *Dataplane) attachDevice(p Port, dev netlink.Link, path Datapath) (adopted bool, err error) {
+	progs, err := d.loadPrograms(p, path)
 	if err != nil {
 		return false, err
 	}
 	defer progs.Close()
-	if err := prepareDevice(dev); err != nil {
-		return false, err
-	}
-	if p.Kind == PortVNIC && hasHiddenPeer(dev) {
-		d.log.Info("the other end of this veth is in another namespace: "+
-			"its VLAN offload must be off there (ethtool -K PEER txvlan off tx-vlan-stag-hw-insert off)", "device", p.Device)
-	}
 	var undo undoStack
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, undo.run())
 		}
 	}()
-	if err := d.dropForeignHooks(p, dev); err != nil {
+	if err := prepareDevice(dev, path, &undo); err != nil {
 		return false, err
 	}
 	adopted = true
-	for _, h := range hooksOf(p.Kind) {
-		if h.attach == ebpf.AttachXDP {
+	for i, h := range hooksOf(p.Kind, path) {
+		if i == 1 {
 			// All that the kernel sends is filtered by now: the device may join its
-			// bridge, and become a place to send to.
+			// bridge.
 			if err := d.joinBridge(p, dev, &undo); err != nil {
-				return false, err
-			}
-			if err := d.fillPort(p, dev, &undo); err != nil {
 				return false, err
 			}
 		}
@@ -77,6 +67,12 @@ func (d *Dataplane) attachDevice(p Port, dev netlink.Link) (adopted bool, err er
 			return false, explainAttach(h, dev, err)
 		}
 		adopted = adopted && kept
+	}
+	if err := d.dropForeignHooks(p, path, dev); err != nil {
+		return false, err
+	}
+	if err := d.fillPort(p, path, dev, &undo); err != nil {
+		return false, err
 	}
 	return adopted, linkUp(dev) // a new device is up only now that it is filtered
 }
@@ -101,9 +97,9 @@ func (d *Dataplane) attachHook(h hook, prog *ebpf.Program, dev netlink.Link, und
 
 // loadPrograms makes the port's own copy of its programs, which share all maps
 // with the copies of other ports.
-func (d *Dataplane) loadPrograms(p Port) (*ebpf.Collection, error) {
+func (d *Dataplane) loadPrograms(p Port, path Datapath) (*ebpf.Collection, error) {
 	spec := d.spec.Copy()
-	hooks := hooksOf(p.Kind)
+	hooks := hooksOf(p.Kind, path)
 	for name := range spec.Programs {
 		if !slices.ContainsFunc(hooks, func(h hook) bool { return h.program == name }) {
 			delete(spec.Programs, name)
@@ -120,15 +116,16 @@ func (d *Dataplane) loadPrograms(p Port) (*ebpf.Collection, error) {
 	return progs, nil
 }
 
-// dropForeignHooks removes links that the device has from a port of another kind.
-func (d *Dataplane) dropForeignHooks(p Port, dev netlink.Link) error {
-	if p.Kind == PortVNIC {
-		return nil // its XDP link does not match and is made anew
+// dropForeignHooks removes the link that the device has from a port of another
+// kind or data path.
+func (d *Dataplane) dropForeignHooks(p Port, path Datapath, dev netlink.Link) error {
+	if p.Kind != PortVNIC {
+		return d.dropHook(hookEgress, p.Device, dev)
 	}
-	return errors.Join(
-		d.dropHook(hookEgress, p.Device, dev),
-		d.dropHook(hookIngress, p.Device, dev),
-	)
+	if path == DatapathTCX {
+		return d.dropHook(hookVNIC, p.Device, dev)
+	}
+	return nil
 }
 
 // detach takes all that is ours off a device, which need not exist any more.
@@ -151,7 +148,7 @@ func (d *Dataplane) detach(device string) error {
 func (d *Dataplane) dropHooks(device string, dev netlink.Link) error {
 	return errors.Join(
 		d.dropHook(hookVNIC, device, dev), // the same pin as hookIDS
-		d.dropHook(hookIngress, device, dev),
+		d.dropHook(hookMark, device, dev), // and hookTCX, hookDeliver
 		d.dropHook(hookEgress, device, dev),
 	)
 }

@@ -36,7 +36,7 @@ func (h hook) setFilter(prog *ebpf.Program, dev netlink.Link) (adopted bool, err
 		return false, fmt.Errorf("cannot add a clsact qdisc: %w", err)
 	}
 	adopted = slices.ContainsFunc(ourFilters(dev), func(f *netlink.BpfFilter) bool {
-		return f.Parent == h.clsactParent() && strings.HasPrefix(f.Name, h.program)
+		return f.Parent == h.clsactParent()
 	})
 	err = netlink.FilterReplace(&netlink.BpfFilter{
 		FilterAttrs: netlink.FilterAttrs{
@@ -56,11 +56,18 @@ func (h hook) setFilter(prog *ebpf.Program, dev netlink.Link) (adopted bool, err
 	return adopted, nil
 }
 
+// hasFilter reports whether the hook's filter is on a device.
+func (h hook) hasFilter(dev netlink.Link) bool {
+	return slices.ContainsFunc(ourFilters(dev), func(f *netlink.BpfFilter) bool {
+		return f.Parent == h.clsactParent() && strings.HasPrefix(f.Name, h.program)
+	})
+}
+
 // dropFilter removes the hook's filter from a device, and the clsact qdisc with
 // it once no filter of anybody is left.
 func (h hook) dropFilter(dev netlink.Link) error {
 	for _, f := range ourFilters(dev) {
-		if f.Parent != h.clsactParent() || !strings.HasPrefix(f.Name, h.program) {
+		if f.Parent != h.clsactParent() {
 			continue
 		}
 		if err := netlink.FilterDel(f); err != nil {

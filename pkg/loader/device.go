@@ -30,24 +30,67 @@ var (
 		"tx-gso-partial", "tx-gso-list"}
 )
 
-// prepareDevice makes a device fit for the programs: every frame arrives as it
-// was sent, tags included, and the host's own IPv6 keeps off it.
-func prepareDevice(dev netlink.Link) error {
+// prepareDevice makes a device fit for the programs, and keeps the host's own
+// IPv6 off it.
+func prepareDevice(dev netlink.Link, path Datapath, undo *undoStack) error {
 	name := dev.Attrs().Name
-	if err := offloadsOff(name, slices.Concat(rxMerging, rxVLAN, txVLAN)); err != nil {
-		return err
-	}
-	// A veth passes on the tags that its peer left beside the frame.
-	if peer := vethPeer(dev); peer != nil {
-		if err := offloadsOff(peer.Attrs().Name, txVLAN); err != nil {
+	if path == DatapathTCX {
+		// A merged packet must come apart again as it was; LRO's does not.
+		if err := offloadsOff(name, []string{"rx-lro"}); err != nil {
 			return err
 		}
+	} else if err := prepareXDP(dev, undo); err != nil {
+		return err
 	}
 	if err := noIPv6(dev); err != nil {
 		return err
 	}
 	if err := netlink.SetPromiscOn(dev); err != nil {
 		return fmt.Errorf("cannot make %s promiscuous: %w", name, err)
+	}
+	return nil
+}
+
+// prepareXDP sees to it that every frame arrives as it was sent, tags included.
+func prepareXDP(dev netlink.Link, undo *undoStack) error {
+	name := dev.Attrs().Name
+	e, err := ethtool.NewEthtool()
+	if err != nil {
+		return fmt.Errorf("cannot read the offloads of %s: %w", name, err)
+	}
+	defer e.Close()
+	all := slices.Concat(rxMerging, rxVLAN, txVLAN)
+	was, err := activeOffloads(e, name, all)
+	if err != nil {
+		return err
+	}
+	undo.push(func() error { return offloadsOn(name, was) })
+	if err := offloadsOff(name, all); err != nil {
+		return err
+	}
+	// A veth passes on the tags that its peer left beside the frame.
+	if peer := vethPeer(dev); peer != nil {
+		return offloadsOff(peer.Attrs().Name, txVLAN)
+	}
+	return nil
+}
+
+// offloadsOn gives a device back what was turned off.
+func offloadsOn(device string, names []string) error {
+	if len(names) == 0 {
+		return nil
+	}
+	e, err := ethtool.NewEthtool()
+	if err != nil {
+		return err
+	}
+	defer e.Close()
+	change := map[string]bool{}
+	for _, name := range names {
+		change[name] = true
+	}
+	if err := e.Change(device, change); err != nil {
+		return fmt.Errorf("cannot turn the offloads of %s on again: %w", device, err)
 	}
 	return nil
 }

@@ -91,7 +91,7 @@ func (d *Dataplane) refresh(changed func(PortState), selected func(PortState) bo
 }
 
 // isCurrent reports whether a port is as its state says: the same device, with
-// our XDP program on it and in its bridge; or as missing as before.
+// our program on it and in its bridge; or as missing as before.
 func (d *Dataplane) isCurrent(st PortState) bool {
 	dev, err := netlink.LinkByName(st.Device)
 	if isNotFound(err) {
@@ -100,11 +100,10 @@ func (d *Dataplane) isCurrent(st PortState) bool {
 	if err != nil || !st.Attached || dev.Attrs().Index != st.Ifindex {
 		return false
 	}
-	a := dev.Attrs()
-	if st.Bridge != "" && a.MasterIndex == 0 {
+	if st.Bridge != "" && dev.Attrs().MasterIndex == 0 {
 		return false
 	}
-	return a.Xdp != nil && a.Xdp.Attached
+	return d.hasHooks(st, dev)
 }
 
 func errorText(err error) string {

@@ -33,8 +33,8 @@ type gateway struct {
 }
 
 var testPorts = []Port{
-	{ID: 1, Device: "vnic.0", Segment: 1, Group: 1, Bridge: "vmgbr"},
-	{ID: 2, Device: "vnic-1", Segment: 2, Group: 1, Bridge: "vmgbr", Reflect: true},
+	{ID: 1, Device: "vnic.0", Segment: 1, Group: 1, Bridge: "vmgbr", Datapath: DatapathXDP},
+	{ID: 2, Device: "vnic-1", Segment: 2, Group: 1, Bridge: "vmgbr", Reflect: true, Datapath: DatapathXDP},
 }
 
 var testSettings = Settings{

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -15,23 +16,18 @@ type hook struct {
 	name    string // last part of the pin's name
 	program string
 	attach  ebpf.AttachType
+	generic bool // XDP in the stack, not in the driver
 }
 
 var (
-	hookEgress  = hook{"egress", "vmgate_egress", ebpf.AttachTCXEgress}
-	hookIngress = hook{"ingress", "vmgate_mark", ebpf.AttachTCXIngress}
-	hookVNIC    = hook{"xdp", "vmgate_ingress", ebpf.AttachXDP}
-	hookIDS     = hook{"xdp", "vmgate_ids", ebpf.AttachXDP}
+	hookEgress  = hook{name: "egress", program: "vmgate_egress", attach: ebpf.AttachTCXEgress}
+	hookMark    = hook{name: "ingress", program: "vmgate_mark", attach: ebpf.AttachTCXIngress}
+	hookTCX     = hook{name: "ingress", program: "vmgate_tcx", attach: ebpf.AttachTCXIngress}
+	hookDeliver = hook{name: "ingress", program: "vmgate_deliver", attach: ebpf.AttachTCXIngress}
+	hookVNIC    = hook{name: "xdp", program: "vmgate_ingress", attach: ebpf.AttachXDP}
+	hookGeneric = hook{name: "xdp", program: "vmgate_ingress", attach: ebpf.AttachXDP, generic: true}
+	hookIDS     = hook{name: "xdp", program: "vmgate_ids", attach: ebpf.AttachXDP}
 )
-
-// hooksOf returns the hooks of a kind of port in the order of attaching: what
-// leaves is filtered first, and XDP, which lets packets in, comes last.
-func hooksOf(kind PortKind) []hook {
-	if kind == PortVNIC {
-		return []hook{hookEgress, hookIngress, hookVNIC}
-	}
-	return []hook{hookIDS}
-}
 
 // create makes and pins the hook's link on a device.
 func (h hook) create(prog *ebpf.Program, dev netlink.Link, pin string) error {
@@ -40,9 +36,10 @@ func (h hook) create(prog *ebpf.Program, dev netlink.Link, pin string) error {
 		err error
 	)
 	if h.attach == ebpf.AttachXDP {
-		// Driver mode or nothing: generic XDP runs after the stack has begun with a
-		// packet, and would be slower than the bridge, silently.
-		l, err = link.AttachXDP(link.XDPOptions{Program: prog, Interface: dev.Attrs().Index, Flags: link.XDPDriverMode})
+		// Driver mode or nothing, unless asked for: generic XDP runs after the stack
+		// has begun with a packet, and would be slower than the bridge, silently.
+		flag, _ := h.xdpMode()
+		l, err = link.AttachXDP(link.XDPOptions{Program: prog, Interface: dev.Attrs().Index, Flags: link.XDPAttachFlags(flag)})
 	} else {
 		// At the head: a program before ours could end the chain.
 		l, err = link.AttachTCX(link.TCXOptions{Program: prog, Interface: dev.Attrs().Index, Attach: h.attach, Anchor: link.Head()})
@@ -57,9 +54,9 @@ func (h hook) create(prog *ebpf.Program, dev netlink.Link, pin string) error {
 	return nil
 }
 
-// adopt puts prog in the place of the program of a pinned link, without a gap.
-// A link that is not on this device, or of another hook, is dropped and not
-// adopted.
+// adopt puts prog in the place of the program of a pinned link, without a gap;
+// the data path of a vNIC changes so, too. A link that is not on this device, or
+// of another hook, is dropped and not adopted.
 func (h hook) adopt(prog *ebpf.Program, dev netlink.Link, pin string) (bool, error) {
 	l, err := link.LoadPinnedLink(pin, nil)
 	if errors.Is(err, os.ErrNotExist) {
@@ -83,18 +80,29 @@ func (h hook) adopt(prog *ebpf.Program, dev netlink.Link, pin string) (bool, err
 // index in another namespace.
 func (h hook) matches(l link.Link, dev netlink.Link) bool {
 	info, err := l.Info()
-	if err != nil || programName(info.Program) != h.program {
+	if err != nil || !strings.HasPrefix(programName(info.Program), "vmgate_") {
 		return false
 	}
 	index := dev.Attrs().Index
 	if h.attach == ebpf.AttachXDP {
 		x := info.XDP()
 		xdp := dev.Attrs().Xdp
-		return x != nil && int(x.Ifindex) == index && xdp != nil && xdp.ProgId == uint32(info.Program)
+		_, mode := h.xdpMode()
+		return x != nil && int(x.Ifindex) == index && xdp != nil && xdp.ProgId == uint32(info.Program) && xdp.AttachMode == mode
 	}
 	t := info.TCX()
 	return t != nil && int(t.Ifindex) == index && ebpf.AttachType(t.AttachType) == h.attach &&
 		tcxHasLink(index, h.attach, info.ID)
+}
+
+// isLinked reports whether the pinned link of the hook is on the device.
+func (h hook) isLinked(dev netlink.Link, pin string) bool {
+	l, err := link.LoadPinnedLink(pin, nil)
+	if err != nil {
+		return false
+	}
+	defer l.Close()
+	return h.matches(l, dev)
 }
 
 func tcxHasLink(index int, attach ebpf.AttachType, id link.ID) bool {

@@ -56,8 +56,8 @@ func TestIDSPorts_CheckedFlowGoesThroughTheEngine(t *testing.T) {
 func TestSetPorts_ADeviceMayBecomeAnotherKindOfPort(t *testing.T) {
 	g := newGateway(t)
 	g.attach([]Port{{ID: 5, Device: "vnic.0", Kind: PortIDSIn}})
-	if ids := g.linkIDs(); len(ids) != 1 || ids["vnic:0-xdp"] == 0 {
-		t.Errorf("links %v, want that of XDP alone", ids)
+	if ids := g.linkIDs(); len(ids) != 2 || ids["vnic:0-xdp"] == 0 || ids["vnic:0-ingress"] == 0 {
+		t.Errorf("links %v, want those of XDP and of ingress alone", ids)
 	}
 	dev := byName(t, "vnic.0")
 	if dev.Attrs().MasterIndex != 0 || dev.Attrs().Flags&unix.IFF_UP == 0 {

@@ -26,7 +26,10 @@ type Port struct {
 
 	HasRouter bool   // a router or DHCP server is behind it
 	Reflect   bool   // frames may leave by the port they came by
+	Tagged    bool   // the segment has VLANs
 	Bridge    string // bridge that the device is enslaved to, "" for none; see EnsureBridge
+
+	Datapath Datapath // of a vNIC; IDS ports are XDP
 }
 
 // PortState is a wanted port and what became of it.
@@ -36,6 +39,9 @@ type PortState struct {
 	Attached bool  // all programs are attached
 	Adopted  bool  // the links were there already and went on without a gap
 	Err      error // why it is not attached: ErrNoDevice, or what failed and what to do
+
+	Datapath Datapath // in use: not DatapathAuto
+	Fallback error    // why DatapathAuto has chosen TCX, nil if it has not
 }
 
 // ErrNoDevice is the state of a port whose device does not exist (yet).

@@ -11,9 +11,12 @@ import (
 )
 
 // fillPort tells the programs of all ports where this one is.
-func (d *Dataplane) fillPort(p Port, dev netlink.Link, undo *undoStack) error {
+func (d *Dataplane) fillPort(p Port, path Datapath, dev netlink.Link, undo *undoStack) error {
 	index := uint32(dev.Attrs().Index)
-	entry := wirePort{Ifindex: index, Flags: flag(p.HasRouter, bpf.VmgatePortFlagPORT_HAS_ROUTER) | flag(p.Reflect, bpf.VmgatePortFlagPORT_REFLECT)}
+	// Only a driver that has XDP itself surely takes frames from another's.
+	stack := p.Kind == PortVNIC && (path == DatapathTCX || path == DatapathXDPGeneric)
+	entry := wirePort{Ifindex: index, Flags: flag(p.HasRouter, bpf.VmgatePortFlagPORT_HAS_ROUTER) |
+		flag(p.Reflect, bpf.VmgatePortFlagPORT_REFLECT) | flag(stack, bpf.VmgatePortFlagPORT_STACK)}
 	putCstr(entry.Name[:], p.Device)
 	var old wirePort
 	if err := d.maps["ports"].Lookup(p.ID, &old); err != nil {
@@ -22,24 +25,32 @@ func (d *Dataplane) fillPort(p Port, dev netlink.Link, undo *undoStack) error {
 	if old.Ifindex != index {
 		undo.push(func() error { return d.clearPort(p.ID) })
 	}
+	if !stack { // before the flag goes, so that there is a way at any moment
+		if err := d.maps["tx_ports"].Put(p.ID, index); err != nil {
+			return fmt.Errorf("cannot make port %d a target of redirects: %w", p.ID, err)
+		}
+	}
 	if err := d.maps["ports"].Put(p.ID, &entry); err != nil {
 		return fmt.Errorf("cannot write entry %d of map ports: %w", p.ID, err)
 	}
-	// The kernel drops the entry by itself when the device goes.
-	if err := d.maps["tx_ports"].Put(p.ID, index); err != nil {
-		return fmt.Errorf("cannot make port %d a target of redirects: %w", p.ID, err)
+	if stack {
+		return d.noTarget(p.ID)
 	}
-	return nil
+	return nil // the kernel drops the entry of tx_ports by itself when the device goes
 }
 
 // clearPort makes the programs forget a port.
 func (d *Dataplane) clearPort(id uint32) error {
-	txErr := d.maps["tx_ports"].Delete(id)
-	if errors.Is(txErr, ebpf.ErrKeyNotExist) {
-		txErr = nil
-	}
-	if err := errors.Join(txErr, d.maps["ports"].Put(id, &wirePort{})); err != nil {
+	if err := errors.Join(d.noTarget(id), d.maps["ports"].Put(id, &wirePort{})); err != nil {
 		return fmt.Errorf("cannot clear port %d: %w", id, err)
+	}
+	return nil
+}
+
+// noTarget ends XDP's redirects to a port.
+func (d *Dataplane) noTarget(id uint32) error {
+	if err := d.maps["tx_ports"].Delete(id); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		return fmt.Errorf("cannot take port %d out of the targets of redirects: %w", id, err)
 	}
 	return nil
 }

@@ -31,7 +31,7 @@ func (g *gateway) nothingOn(device string) {
 	if f := allFilters(dev); len(f) > 0 {
 		g.t.Errorf("%s has filters: %v", device, f)
 	}
-	for _, h := range hooksOf(PortVNIC) {
+	for _, h := range hooksOf(PortVNIC, DatapathXDP) {
 		if _, err := os.Stat(pinDir(g.pins).linkPath(device, h.name)); !errors.Is(err, os.ErrNotExist) {
 			g.t.Errorf("pin of %s's %s: %v", device, h.name, err)
 		}
@@ -101,7 +101,7 @@ func TestSetPorts_RefusedDeviceIsLeftAsItWas(t *testing.T) {
 			test.spoil(t, g)
 			ports := testPorts
 			if name == "no native XDP" {
-				ports = []Port{{ID: 1, Device: "vnic.0"}}
+				ports = []Port{{ID: 1, Device: "vnic.0", Datapath: DatapathXDP}}
 			}
 			g.refused(ports, 0, test.want)
 		})

@@ -70,19 +70,27 @@ func (d *Dataplane) detachOthers(ports []Port) error {
 	return errors.Join(errs...)
 }
 
-// linkedIndex returns the interface index that the pinned XDP link of a device
-// is at, 0 for none.
+// linkedIndex returns the interface index that the pinned links of a device are
+// at, 0 for none.
 func (p pinDir) linkedIndex(device string) int {
-	l, err := link.LoadPinnedLink(p.linkPath(device, hookVNIC.name), nil)
-	if err != nil {
-		return 0
+	for _, h := range []hook{hookVNIC, hookTCX} {
+		l, err := link.LoadPinnedLink(p.linkPath(device, h.name), nil)
+		if err != nil {
+			continue
+		}
+		info, err := l.Info()
+		_ = l.Close()
+		if err != nil {
+			continue
+		}
+		if x := info.XDP(); x != nil {
+			return int(x.Ifindex)
+		}
+		if t := info.TCX(); t != nil {
+			return int(t.Ifindex)
+		}
 	}
-	defer l.Close()
-	info, err := l.Info()
-	if err != nil || info.XDP() == nil {
-		return 0
-	}
-	return int(info.XDP().Ifindex)
+	return 0
 }
 
 // linkedDevices returns the devices that have pinned links.
