@@ -173,3 +173,66 @@ func TestGuest_OneNetworkNamespace(t *testing.T) {
 		t.Errorf("a namespace that does not exist: %v", err)
 	}
 }
+
+func TestGuest_FilesOfAnIOUring(t *testing.T) {
+	f := guest(t)
+	pid := f.begin(t, "ring", "lazy:127.0.0.1:8020 uring:")
+	for range 3 { // cached and not
+		a := f.ask(t, 6, "127.0.0.1:8020", "")
+		if a.State != vmi.StateHeld || !slices.Equal(pids(a.Owners), []uint32{pid}) || a.Owners[0].Via != "file 1 of its io_uring" {
+			t.Fatalf("%+v", a)
+		}
+	}
+	if p := f.socket(t, 6, 8020).PIDs; !slices.Equal(p, []uint32{pid}) {
+		t.Errorf("listed with %v", p)
+	}
+	if found := findings(t, f.os); len(found) != 0 {
+		t.Errorf("%+v", found)
+	}
+}
+
+// socket is the one that the list has of a local port.
+func (f *fixture) socket(t *testing.T, proto uint8, port uint16) vmi.Socket {
+	t.Helper()
+	socks, err := f.os.Sockets(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := slices.IndexFunc(socks, func(s vmi.Socket) bool { return s.Proto == proto && s.Local.Port() == port })
+	if i < 0 {
+		t.Fatalf("no socket of protocol %d has port %d", proto, port)
+	}
+	return socks[i]
+}
+
+func TestGuest_SocketInFlight(t *testing.T) {
+	f := guest(t)
+	pid := f.begin(t, "pilot", "lazy:127.0.0.1:8021 fly:")
+	a := f.ask(t, 6, "127.0.0.1:8021", "")
+	if a.State != vmi.StateInFlight || len(a.Owners) != 0 || !slices.Equal(pids(a.Candidates), []uint32{pid}) {
+		t.Fatalf("%+v", a)
+	}
+	if via := a.Candidates[0].Via; !strings.Contains(via, "sent by") || !strings.Contains(via, "waits in") {
+		t.Errorf("by %q", via)
+	}
+}
+
+func TestGuest_UDPLite(t *testing.T) {
+	f := guest(t)
+	pid, err := f.start(t.Context(), "lite", "kind:136:2:127.0.0.1:8022")
+	if err != nil && strings.Contains(err.Error(), "protocol not supported") {
+		if a := f.ask(t, 136, "127.0.0.1:8022", ""); a.State != vmi.StateNone {
+			t.Errorf("of a kernel without it: %+v", a)
+		}
+		return
+	} else if err != nil {
+		t.Fatal(err)
+	}
+	defer f.end(t, pid)
+	if a := f.ask(t, 136, "127.0.0.1:8022", ""); a.State != vmi.StateHeld || !slices.Equal(pids(a.Owners), []uint32{pid}) {
+		t.Errorf("%+v", a)
+	}
+	if s := f.socket(t, 136, 8022); !slices.Equal(s.PIDs, []uint32{pid}) || s.Unlisted {
+		t.Errorf("%+v", s)
+	}
+}

@@ -17,27 +17,36 @@ func (g *linuxGuest) owners(ctx context.Context, q Query) (Answer, error) {
 		return Answer{}, err
 	}
 	groups := choose(all, q, nets[0].addr)
-	for level, group := range groups {
-		answer, err := g.holdersOf(ctx, group)
-		if err != nil {
-			return Answer{}, err
-		}
-		if len(answer.Owners) == 0 {
-			continue
-		}
-		if answer.State, err = g.k.stateOf(groups, level, q, nets); err != nil {
-			return Answer{}, err
-		}
-		answer.Note = answer.State.note(true)
-		if answer.State == StateElsewhere {
-			err = g.addCandidates(ctx, &answer, q, nets)
-		}
+	if answer, found, err := g.heldBy(ctx, q, nets, groups); err != nil || found {
 		return answer, err
 	}
 	return g.ownerless(ctx, q, nets, all, groups)
 }
 
-// ownerless answers a query where nobody holds a socket on the port.
+// heldBy answers a query by the sockets of the best group that somebody holds.
+func (g *linuxGuest) heldBy(ctx context.Context, q Query, nets []netns, groups [matchLevels][]sock) (answer Answer, found bool, err error) {
+	for level, group := range groups {
+		answer, err := g.holdersOf(ctx, group)
+		if err != nil {
+			return answer, false, err
+		}
+		if len(answer.Owners) == 0 {
+			continue
+		}
+		if answer.State, err = g.k.stateOf(groups, level, q, nets); err != nil {
+			return answer, false, err
+		}
+		answer.Note = answer.State.note(true)
+		if answer.State == StateElsewhere {
+			err = g.addCandidates(ctx, &answer, q, nets)
+		}
+		return answer, true, err
+	}
+	return answer, false, nil
+}
+
+// ownerless answers a query where nobody holds a socket on the port that the
+// network stack's tables have.
 func (g *linuxGuest) ownerless(ctx context.Context, q Query, nets []netns, all []sock, groups [matchLevels][]sock) (Answer, error) {
 	again, err := g.k.portSockets(q, nets)
 	if err != nil {
@@ -45,6 +54,19 @@ func (g *linuxGuest) ownerless(ctx context.Context, q Query, nets []netns, all [
 	}
 	if !sameSockets(all, again) {
 		return Answer{}, fmt.Errorf("%w: sockets come and go", ErrUnstable)
+	}
+	held, err := g.heldOnPort(ctx, q, nets)
+	if err != nil {
+		return Answer{}, err
+	}
+	if len(held) > 0 {
+		answer, found, err := g.heldBy(ctx, q, nets, choose(held, q, nets[0].addr))
+		if found && tabled(q.Proto) {
+			answer.Note = "found by its descriptor: it is missing from the kernel's tables of sockets"
+		}
+		if err != nil || found {
+			return answer, err
+		}
 	}
 	answer := Answer{State: StateNone, Verified: fmt.Sprintf("%d sockets on the port without a process, read twice", len(all))}
 	for _, group := range groups {
@@ -56,8 +78,16 @@ func (g *linuxGuest) ownerless(ctx context.Context, q Query, nets []netns, all [
 		}
 	}
 	answer.Note = answer.State.note(false)
+	if answer.State == StateOrphan {
+		if err := g.addFlight(ctx, &answer, all); err != nil || answer.State == StateInFlight {
+			return answer, err
+		}
+	}
 	return answer, g.addCandidates(ctx, &answer, q, nets)
 }
+
+// tabled says whether we can read the table of a protocol's sockets.
+func tabled(proto uint8) bool { return proto != protoSCTP && proto != protoUDPLite }
 
 func sameSockets(a, b []sock) bool {
 	return slices.EqualFunc(a, b, func(a, b sock) bool { return a.addr == b.addr && a.local == b.local && a.remote == b.remote })
@@ -93,6 +123,9 @@ func (g *linuxGuest) describe(ctx context.Context, holders []holder, what map[ui
 // via says what the process holds.
 func (h holder) via(what map[uint64]string) string {
 	via := fmt.Sprintf("descriptor %d", h.fd)
+	if h.ring != 0 {
+		via = fmt.Sprintf("file %d of its io_uring", h.fd)
+	}
 	if kind := what[h.file]; kind != "" {
 		via = kind + ", " + via
 	}

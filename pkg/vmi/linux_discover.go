@@ -15,6 +15,7 @@ var wantedSymbols = map[string]bool{
 	"__start_BTF": true, "__stop_BTF": true, "init_top_pgt": true, "real_mode_header": true,
 	"udp_table": false, "init_net": false, "raw_v4_hashinfo": false, "raw_v6_hashinfo": false,
 	"ping_table": false, "subflow_ulp_ops": false, "tasklist_lock": false,
+	"unix_socket_table": false, "runqueues": false, "__per_cpu_offset": false, "nr_cpu_ids": false,
 	"task_struct_cachep": false, "page_offset_base": false, "vmemmap_base": false,
 	"modules": false, "mod_tree": false, "module_kset": false, "_etext": false, "sys_call_table": false,
 }

@@ -124,6 +124,9 @@ func (g *linuxGuest) orphans(ctx context.Context) (map[openSocket]sock, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := g.k.addRings(ctx, files, holders); err != nil {
+		return nil, err
+	}
 	for key, s := range by {
 		now, ok, err := g.k.openFile(s)
 		if len(holders[key.file]) > 0 || err != nil || !ok || now.file != key.file || now.inode != key.inode {

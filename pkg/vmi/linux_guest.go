@@ -31,7 +31,8 @@ type memory struct {
 	mu       sync.Mutex
 	holders  map[uint64]cached // by struct file
 	programs map[image]program
-	size     int // of programs
+	size     int       // of programs
+	held     heldIndex // has a lock of its own
 }
 
 // image names a program in execution and where it runs: exec gives the process
@@ -178,12 +179,19 @@ func (g *linuxGuest) sockets(ctx context.Context) ([]Socket, error) {
 	if err != nil {
 		return nil, err
 	}
+	listed := len(all)
+	if all, err = g.k.addHeld(ctx, all); err != nil {
+		return nil, err
+	}
 	files := make(map[uint64]uint64) // file to references
 	at := make([]uint64, len(all))
 	out := make([]Socket, len(all))
 	numbers := make(map[uint64]uint32)
 	for i, s := range all {
-		out[i] = Socket{Proto: s.proto, Local: s.local, Remote: s.remote, State: stateName(s.state), Family: s.familyName(), NetNS: g.k.netNumbered(s.net, numbers)}
+		out[i] = Socket{
+			Proto: s.proto, Local: s.local, Remote: s.remote, State: stateName(s.state), Family: s.familyName(),
+			NetNS: g.k.netNumbered(s.net, numbers), Unlisted: i >= listed && tabled(s.proto),
+		}
 		f, ok, err := g.k.openFile(s)
 		if err != nil || !ok {
 			continue // closed in the meantime, or nobody's
@@ -192,6 +200,9 @@ func (g *linuxGuest) sockets(ctx context.Context) ([]Socket, error) {
 	}
 	holders, err := g.k.findHolders(ctx, files)
 	if err != nil {
+		return nil, err
+	}
+	if err := g.k.addRings(ctx, files, holders); err != nil {
 		return nil, err
 	}
 	for i := range out {

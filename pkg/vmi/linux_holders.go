@@ -58,6 +58,9 @@ func (g *linuxGuest) resolve(ctx context.Context, files map[uint64]openFile) (ou
 	if err != nil {
 		return nil, false, err
 	}
+	if err := g.k.addRings(ctx, want, found); err != nil {
+		return nil, false, err
+	}
 	for file := range want {
 		if !g.allHold(found[file], file) {
 			return nil, false, fmt.Errorf("%w: a descriptor was closed or passed on", ErrUnstable)

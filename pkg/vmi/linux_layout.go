@@ -98,6 +98,7 @@ type linuxLayout struct {
 	SockNode      field `btf:"sock.__sk_common.skc_node"`
 	SockBindNode  field `btf:"sock.__sk_common.skc_bind_node"`
 	SockProtocol  field `btf:"sock.sk_protocol"`
+	SockType      field `btf:"sock.sk_type"`
 	SockSocket    field `btf:"sock.sk_socket"`
 	SockULPOps    field `btf:"inet_connection_sock.icsk_ulp_ops?"`
 	SockULPData   field `btf:"inet_connection_sock.icsk_ulp_data?"`
@@ -133,6 +134,23 @@ type linuxLayout struct {
 	EstMask     field `btf:"inet_hashinfo.ehash_mask?"`
 	EstHead     field `btf:"inet_ehash_bucket.chain?"`
 	EstSlotSize field `btf:"sizeof inet_ehash_bucket?"`
+
+	TaskRings     field `btf:"task_struct.io_uring?"`
+	RingsHead     field `btf:"io_uring_task.xa.xa_head?"`
+	RingsNode     field `btf:"io_tctx_node.ctx?"`
+	RingCount     field `btf:"io_ring_ctx.nr_user_files?"`
+	RingFiles     field `btf:"io_ring_ctx.file_table.files?"`
+	RingNodeCount field `btf:"io_ring_ctx.file_table.data.nr?"`
+	RingNodes     field `btf:"io_ring_ctx.file_table.data.nodes?"`
+	RingNodeFile  field `btf:"io_rsrc_node.file_ptr?"`
+
+	SockQueue   field `btf:"sock.sk_receive_queue?"`
+	SKBuffCB    field `btf:"sk_buff.cb?"`
+	NetUnix     field `btf:"net.unx.table.buckets?"`
+	UnixPeer    field `btf:"unix_sock.peer?"`
+	UnixParmsFP field `btf:"unix_skb_parms.fp?"`
+	FPCount     field `btf:"scm_fp_list.count?"`
+	FPFiles     field `btf:"scm_fp_list.fp?"`
 
 	ModState    field `btf:"module.state?"`
 	ModList     field `btf:"module.list?"`

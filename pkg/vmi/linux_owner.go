@@ -17,6 +17,7 @@ type holder struct {
 	files  uint64
 	fd     uint32
 	file   uint64
+	ring   uint64 // struct io_ring_ctx, where fd is a slot of its registered files; 0: fd is a descriptor
 }
 
 // fdTable gives the array of open files of a task.
@@ -195,7 +196,7 @@ func (k *linuxKernel) withThreads(ctx context.Context, leaders []task) ([]task, 
 // verify says whether a descriptor still is what it was when it was found.
 func (k *linuxKernel) verify(h holder, file uint64) bool {
 	t, err := k.task(h.task)
-	if err != nil || t.files != h.files || t.leader != h.leader {
+	if err != nil || h.ring == 0 && t.files != h.files || t.leader != h.leader {
 		return false
 	}
 	if t.addr != h.leader {
@@ -203,5 +204,11 @@ func (k *linuxKernel) verify(h holder, file uint64) bool {
 			return false
 		}
 	}
-	return t.id() == h.id && k.living(t) && k.holds(h.files, h.fd, file)
+	if t.id() != h.id || !k.living(t) {
+		return false
+	}
+	if h.ring != 0 {
+		return k.ringHolds(h.ring, h.fd, file)
+	}
+	return k.holds(h.files, h.fd, file)
 }

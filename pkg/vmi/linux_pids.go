@@ -41,14 +41,20 @@ func (k *linuxKernel) node(addr uint64, level int) (shift uint8, slots [xaSlots]
 	if int(shift) > xaShift*(maxXALevels-level) {
 		return 0, slots, fmt.Errorf("%w: node of shift %d", ErrUnstable, shift)
 	}
+	slots, err = k.xaSlots(addr)
+	return shift, slots, err
+}
+
+// xaSlots reads the entries of an inner node of an xarray.
+func (k *linuxKernel) xaSlots(addr uint64) (slots [xaSlots]uint64, err error) {
 	var raw [8 * xaSlots]byte
 	if err := k.read(raw[:], addr+uint64(k.NodeSlots.off)); err != nil {
-		return 0, slots, err
+		return slots, err
 	}
 	for i := range slots {
 		slots[i] = binary.LittleEndian.Uint64(raw[8*i:])
 	}
-	return shift, slots, nil
+	return slots, nil
 }
 
 // pidStruct finds the struct pid of a number; 0 if there is none.

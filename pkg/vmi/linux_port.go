@@ -5,6 +5,9 @@ import "fmt"
 // portSockets reads all sockets that a query can be about, in the network
 // namespaces given.
 func (k *linuxKernel) portSockets(q Query, nets []netns) ([]sock, error) {
+	if !tabled(q.Proto) {
+		return nil, nil // in a module; found by descriptor
+	}
 	if q.Proto != protoTCP && q.Proto != protoUDP {
 		return k.portless(q, nets)
 	}

@@ -117,4 +117,7 @@ type Socket struct {
 	NetNS  uint32         `json:"net_ns,omitempty"`
 	Inode  uint64         `json:"inode,omitempty"`
 	PIDs   []uint32       `json:"pids"`
+	// Unlisted: processes hold it, but it is missing from the kernel's tables of
+	// sockets, by which the guest's own listings are made.
+	Unlisted bool `json:"unlisted,omitempty"`
 }

@@ -11,6 +11,9 @@
 //	raw:ip4:icmp               a raw socket
 //	ping:udp4                  an unprivileged ICMP socket
 //	lazy:127.0.0.1:80          a TCP listener that accepts nobody
+//	kind:136:1:127.0.0.1:80    a socket of protocol 136 and type 1, bound
+//	uring:                     what lazy and kind opened so far is held by an io_uring alone
+//	fly:                       the same is on its way over a unix socket of ours
 //	packet:                    a packet socket
 //	syn:192.0.2.9:7,10.0.0.1:8 a SYN from the first address to the second, by a raw socket
 //	quit:tcp4:0.0.0.0:70       end, with status 7, when somebody connects there
@@ -39,6 +42,7 @@ import (
 type held struct {
 	files []*os.File
 	any   []any
+	fds   []int
 }
 
 func main() {
@@ -91,6 +95,17 @@ func (h *held) do(arg string) error {
 		return h.ping()
 	case "lazy":
 		return h.lazy(rest)
+	case "kind":
+		var proto, typ int
+		if _, err := fmt.Sscanf(rest, "%d:%d:%s", &proto, &typ, &addr); err != nil {
+			return err
+		}
+		_, err := h.bound(proto, typ, addr)
+		return err
+	case "uring":
+		return h.giveUp(h.register)
+	case "fly":
+		return h.giveUp(h.send)
 	case "packet":
 		fd, err := syscall.Socket(syscall.AF_PACKET, syscall.SOCK_RAW, 0)
 		h.files = append(h.files, os.NewFile(uintptr(fd), "packet"))
@@ -155,19 +170,64 @@ func (h *held) ping() error {
 
 // lazy listens without accepting.
 func (h *held) lazy(addr string) error {
-	to, err := netip.ParseAddrPort(addr)
+	fd, err := h.bound(syscall.IPPROTO_TCP, syscall.SOCK_STREAM, addr)
 	if err != nil {
-		return err
-	}
-	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
-	if err != nil {
-		return err
-	}
-	h.files = append(h.files, os.NewFile(uintptr(fd), "lazy"))
-	if err := syscall.Bind(fd, &syscall.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().As4()}); err != nil {
 		return err
 	}
 	return syscall.Listen(fd, 8)
+}
+
+// bound opens a socket that Go's runtime knows nothing of.
+func (h *held) bound(proto, typ int, addr string) (int, error) {
+	to, err := netip.ParseAddrPort(addr)
+	if err != nil {
+		return 0, err
+	}
+	fd, err := syscall.Socket(syscall.AF_INET, typ, proto)
+	if err != nil {
+		return 0, err
+	}
+	h.fds = append(h.fds, fd)
+	return fd, syscall.Bind(fd, &syscall.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().As4()})
+}
+
+// giveUp closes the descriptors of the sockets after somebody else holds them.
+func (h *held) giveUp(give func() error) error {
+	err := give()
+	for _, fd := range h.fds {
+		syscall.Close(fd)
+	}
+	h.fds = nil
+	return err
+}
+
+// register gives the sockets to an io_uring (io_uring_setup and _register).
+func (h *held) register() error {
+	const setup, register, registerFiles = 425, 427, 2
+	var params [120]byte
+	ring, _, errno := syscall.Syscall(setup, 4, uintptr(unsafe.Pointer(&params)), 0)
+	if errno != 0 {
+		return errno
+	}
+	fds := make([]int32, 0, len(h.fds)+1)
+	fds = append(fds, -1) // an empty slot
+	for _, fd := range h.fds {
+		fds = append(fds, int32(fd))
+	}
+	_, _, errno = syscall.Syscall6(register, ring, registerFiles, uintptr(unsafe.Pointer(&fds[0])), uintptr(len(fds)), 0, 0)
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+// send sends the sockets to ourselves, who do not receive them.
+func (h *held) send() error {
+	pair, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM, 0)
+	if err != nil {
+		return err
+	}
+	return syscall.Sendmsg(pair[0], []byte{1}, syscall.UnixRights(h.fds...), nil, 0)
 }
 
 func (h *held) child(name string, files []*os.File) error {
