@@ -175,7 +175,7 @@ collect_guest() {
 	echo "${1#linux-image-}" >"$into/release"
 	# Those that are built in are not found, and need not be.
 	for module in virtio virtio_ring virtio_pci virtio_pci_modern_dev virtio_pci_legacy_dev \
-		failover net_failover virtio_net; do
+		failover net_failover virtio_net libcrc32c udp_tunnel ip6_udp_tunnel sctp; do
 		found=$(find "$root" -name "$module.ko*" | head -n 1)
 		case "$found" in
 		*.ko) cp "$found" "$into/modules/" ;;

@@ -236,3 +236,26 @@ func TestGuest_UDPLite(t *testing.T) {
 		t.Errorf("%+v", s)
 	}
 }
+
+func TestGuest_SCTP(t *testing.T) {
+	f := guest(t)
+	if a := f.ask(t, 132, "127.0.0.1:8023", ""); a.State != vmi.StateNone {
+		t.Fatalf("before there is SCTP: %+v", a)
+	}
+	if !strings.Contains(f.run(t, "cd /lib; for m in "+strings.Join(sctpModules, " ")+"; do [ ! -e $m.ko ] || insmod $m.ko; done; cat /proc/modules"), "sctp") {
+		t.Skip("the guest kernel comes without the module sctp (scripts/install-deps.sh and fetch-kernels.sh get it for new ones)")
+	}
+	one := f.begin(t, "sctp-one", "kind:132:1:127.0.0.1:8023")
+	many := f.begin(t, "sctp-many", "kind:132:5:127.0.0.1:8024")
+	for port, pid := range map[string]uint32{"8023": one, "8024": many} {
+		if a := f.ask(t, 132, "127.0.0.1:"+port, "192.0.2.5:9"); a.State != vmi.StateHeld || !slices.Equal(pids(a.Owners), []uint32{pid}) {
+			t.Errorf("port %s: %+v; want %d", port, a, pid)
+		}
+	}
+	if a := f.ask(t, 132, "127.0.0.1:8025", ""); a.State != vmi.StateNone {
+		t.Errorf("nobody's: %+v", a)
+	}
+	if s := f.socket(t, 132, 8023); !slices.Equal(s.PIDs, []uint32{one}) || s.Unlisted {
+		t.Errorf("%+v", s)
+	}
+}

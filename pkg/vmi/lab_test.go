@@ -1,6 +1,7 @@
 package vmi_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -86,6 +87,14 @@ func boot() (*fixture, error) {
 	return f, f.open()
 }
 
+// sctpModules are loaded by the test of SCTP, if the kernel comes with them.
+var sctpModules = []string{"libcrc32c", "udp_tunnel", "ip6_udp_tunnel", "sctp"}
+
+func exists(file string) bool {
+	_, err := os.Stat(file)
+	return err == nil
+}
+
 // bootAs boots a guest and starts all agents in it.
 func bootAs(config lab.GuestConfig) (f *fixture, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
@@ -102,6 +111,11 @@ func bootAs(config lab.GuestConfig) (f *fixture, err error) {
 		return nil, fmt.Errorf("cannot build the agent: %w\n%s", err, out)
 	}
 	config.Files = map[string]string{"/bin/agent": agent}
+	for _, module := range sctpModules {
+		if file := filepath.Join(cmp.Or(config.Kernel, lab.DefaultKernel()), "modules", module+".ko"); exists(file) {
+			config.Files["/lib/"+module+".ko"] = file
+		}
+	}
 	g, err := lab.StartGuest(ctx, config)
 	if err != nil {
 		return nil, err
