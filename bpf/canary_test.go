@@ -2,6 +2,7 @@ package bpf_test
 
 import (
 	"bytes"
+	"net"
 	"testing"
 
 	"github.com/google/gopacket"
@@ -34,6 +35,22 @@ func testCanary_ComesUpFromTheIDSAlone(t *testing.T, g *gateway) {
 		}
 		g.mode(bpf.VmgateModeMODE_ENFORCE)
 	}
+}
+
+func TestCanary_OfIP(t *testing.T) { bothPaths(t, testCanary_OfIP) }
+
+func testCanary_OfIP(t *testing.T, g *gateway) {
+	ours, other := mac("0a:76:6d:67:00:01"), mac("0a:76:6d:68:00:01")
+	frame := func(src net.HardwareAddr, tags []layers.Dot1Q) []byte {
+		return serialise(t, append(ethernet(src, macNobody, tags, 0, layers.EthernetTypeIPv4), gopacket.Payload(bytes.Repeat([]byte{1}, 46)))...)
+	}
+	for _, side := range []uint32{portIDSIn, portIDSOut} {
+		i := g.ids(side)
+		i.expect(frame(ours, nil), want{action: xdpPass, reason: bpf.VmgateReasonREASON_CANARY})
+		i.expect(frame(other, nil), dropped(bpf.VmgateReasonREASON_DROP_UNKNOWN_SOURCE))
+		i.expect(frame(ours, vlan(5)), dropped(bpf.VmgateReasonREASON_DROP_UNKNOWN_SOURCE))
+	}
+	g.expect(frame(ours, nil), dropped(bpf.VmgateReasonREASON_DROP_MALFORMED))
 }
 
 func TestCanary_OfAGuestGetsNowhere(t *testing.T) { bothPaths(t, testCanary_OfAGuestGetsNowhere) }

@@ -35,16 +35,27 @@ static __always_inline bool flow_stopped(struct packet *pkt, const struct settin
 }
 
 /*
- * The daemon sends frames of the local experimental ethertype through the IDS, to
- * see whether it lives. No guest's frame can be one: of an ethertype that nobody
- * judges, nothing gets from a vNIC to an IDS port. Whose start and which in the
+ * The daemon sends frames through the IDS to see whether it lives: of the local
+ * experimental ethertype, and IP ones whose source MAC begins as no station's of the
+ * inventory does. No guest's frame can be one: from a source or of an ethertype that
+ * nobody knows, nothing gets from a vNIC to an IDS port. Whose start and which in the
  * row it is, the daemon checks.
  */
 #define ETH_P_CANARY 0x88b5
+#define CANARY_OUI 0x0a766d67u
 
 static __always_inline bool is_canary(const struct packet *pkt)
 {
 	return pkt->ethertype == bpf_htons(ETH_P_CANARY) && pkt->l3 == sizeof(struct ethhdr);
+}
+
+static __always_inline bool is_ip_canary(const struct packet *pkt)
+{
+	__u32 oui = (__u32)pkt->src_mac[0] << 24 | (__u32)pkt->src_mac[1] << 16 |
+		    (__u32)pkt->src_mac[2] << 8 | pkt->src_mac[3];
+
+	return pkt->ethertype == bpf_htons(ETH_P_IP) && pkt->l3 == sizeof(struct ethhdr) && oui == CANARY_OUI &&
+	       !find_mac(pkt, pkt->src_mac);
 }
 
 static __always_inline struct decision classify_return(struct packet *pkt, const struct settings *set, void *data,
@@ -53,7 +64,7 @@ static __always_inline struct decision classify_return(struct packet *pkt, const
 	__u32 out_port = PORT_NONE, reason;
 	int bad = parse_ethernet(pkt, data, data_end, 0);
 
-	if (!bad && is_canary(pkt)) /* in every mode: it is no traffic */
+	if (!bad && (is_canary(pkt) || is_ip_canary(pkt))) /* in every mode: it is no traffic */
 		return send_up(0, REASON_CANARY);
 	if (set->mode == MODE_CLOSE)
 		return drop(REASON_DROP_VERDICT);

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"sync"
 
 	"golang.org/x/sync/errgroup"
@@ -31,6 +32,7 @@ type ids struct {
 	log     *slog.Logger
 	now     func() *state
 	repeats repeats
+	beats   heartbeats
 
 	mu     sync.Mutex
 	engine engine        // nil while none runs
@@ -77,7 +79,7 @@ func engineConfig(cfg *config.Config, log *slog.Logger) snort.Config {
 		Engine: cfg.IDS.Engine, Binary: cfg.IDS.Binary,
 		NetNS: filepath.Join("/run/netns", ports.NetNS),
 		In:    ports.EngineIn, Out: ports.EngineOut,
-		Rules: cfg.IDS.Rules, HomeNets: home, MTU: cfg.IDS.MTU,
+		Rules: append(slices.Clone(cfg.IDS.Rules), heartbeatRules(cfg)), HomeNets: home, MTU: cfg.IDS.MTU,
 		Dir: idsDir(cfg),
 		Log: log,
 	}

