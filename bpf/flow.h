@@ -111,7 +111,12 @@ static __always_inline enum verdict judge(struct packet *pkt, const struct flow 
 	pkt->rule = rule_id;
 	if (j.verdict >= VERDICT_DROP)
 		return VERDICT_DROP;
-	return j.undecided ? VERDICT_UNDECIDED : j.verdict;
+	if (j.undecided)
+		return VERDICT_UNDECIDED;
+	/* Read only for what would be checked: the others pay nothing for it. */
+	if (j.verdict == VERDICT_CHECK && flow->cleared)
+		return VERDICT_FORWARD;
+	return j.verdict;
 }
 
 static __always_inline struct decision carry_out(const struct settings *set, enum verdict verdict,

@@ -187,7 +187,7 @@ struct flow {
 	__u32 rule;
 	__u32 syn_seq;          /* of the initiator's SYN, network order; 0 if midstream */
 	__u32 initiator;        /* index into dir */
-	__u32 pad;
+	__u32 cleared;          /* 1: found clean, so what says check is lifted, of this flow alone */
 };
 
 /* A flow that waits for the daemon's decision. XDP makes it, the daemon ends it. */

@@ -106,7 +106,7 @@ type VmgateFlow struct {
 	Rule      uint32
 	SynSeq    uint32
 	Initiator uint32
-	Pad       uint32
+	Cleared   uint32
 }
 
 type VmgateFlowKey struct {

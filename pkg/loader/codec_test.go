@@ -57,6 +57,7 @@ func TestCodecs_WhatGoesInComesOut(t *testing.T) {
 			Dir: [2]FlowDir{dir("dir0"), dir("dir1")}, Created: u64.Draw(t, "created"), Expires: u64.Draw(t, "expires"),
 			Verdict: u32.Draw(t, "verdict"), Cause: u32.Draw(t, "cause"), Rule: u32.Draw(t, "rule"),
 			SynSeq: u32.Draw(t, "seq"), Initiator: rapid.IntRange(0, 1).Draw(t, "initiator"),
+			Cleared: rapid.Bool().Draw(t, "cleared"),
 		}, Flow.wire, flowFromWire)
 		roundTrip(t, Pending{
 			FirstSeen: u64.Draw(t, "first"), LastSeen: u64.Draw(t, "last"), Punted: u32.Draw(t, "punted"),

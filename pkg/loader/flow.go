@@ -21,6 +21,7 @@ type Flow struct {
 	Rule      uint32 // rule id
 	SynSeq    uint32 // of the initiator's SYN, host order; 0 if picked up midstream
 	Initiator int    // index into Dir
+	Cleared   bool   // found clean: what says check is lifted, of this flow alone
 }
 
 // Pending is a flow that waits for the daemon's decision. The kernel makes it.
@@ -70,6 +71,7 @@ func (f Flow) wire() wireFlow {
 		Rule:      f.Rule,
 		SynSeq:    hton32(f.SynSeq),
 		Initiator: uint32(f.Initiator & 1),
+		Cleared:   flag[uint32](f.Cleared, 1),
 	}
 	for i, dir := range f.Dir {
 		to := &w.Dir[i]
@@ -90,6 +92,7 @@ func flowFromWire(w wireFlow) Flow {
 		Rule:      w.Rule,
 		SynSeq:    hton32(w.SynSeq),
 		Initiator: int(w.Initiator & 1),
+		Cleared:   w.Cleared != 0,
 	}
 	for i, from := range w.Dir {
 		dir := &f.Dir[i]
