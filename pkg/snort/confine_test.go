@@ -9,25 +9,27 @@ import (
 	"testing"
 )
 
-func TestSuricata_HasOnlyTheCapabilitiesItNeeds(t *testing.T) {
-	t.Parallel()
-	w := newWire(t)
-	r := run(t, suricataConfigFor(t, w, synFlood))
-	pid := r.await(PhaseUp).PID
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	must(t, err)
-	// 12 CAP_NET_ADMIN, 13 CAP_NET_RAW, 14 CAP_IPC_LOCK, 23 CAP_SYS_NICE.
-	for _, want := range []string{`CapBnd:\t0000000000807000`, `CapEff:\t0000000000807000`, `NoNewPrivs:\t1`} {
-		if !regexp.MustCompile(want).Match(status) {
-			t.Errorf("not %q in\n%s", want, status)
+func TestEngine_HasOnlyTheCapabilitiesItNeeds(t *testing.T) {
+	eachEngine(t, func(t *testing.T, engine string) {
+		t.Parallel()
+		w := newWire(t)
+		r := run(t, configFor(t, engine, w, synFlood))
+		pid := r.await(PhaseUp).PID
+		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+		must(t, err)
+		// 12 CAP_NET_ADMIN, 13 CAP_NET_RAW, 14 CAP_IPC_LOCK, 23 CAP_SYS_NICE.
+		for _, want := range []string{`CapBnd:\t0000000000807000`, `CapEff:\t0000000000807000`, `NoNewPrivs:\t1`} {
+			if !regexp.MustCompile(want).Match(status) {
+				t.Errorf("not %q in\n%s", want, status)
+			}
 		}
-	}
-	// And the test's own process has kept what it had.
-	own, err := os.ReadFile("/proc/self/status")
-	must(t, err)
-	if !strings.Contains(string(own), "NoNewPrivs:\t0") {
-		t.Errorf("the daemon itself was confined:\n%s", own)
-	}
+		// And the test's own process has kept what it had.
+		own, err := os.ReadFile("/proc/self/status")
+		must(t, err)
+		if !strings.Contains(string(own), "NoNewPrivs:\t0") {
+			t.Errorf("the daemon itself was confined:\n%s", own)
+		}
+	})
 }
 
 // The sandbox lets the engine read its own directory: a rule file that is only

@@ -27,6 +27,8 @@ type console struct {
 	mu         sync.Mutex   // a grandchild may still print when the reason is asked for
 	complaints bytes.Buffer // the engine's own lines that are warnings or worse
 	kept       int
+	prefix     string        // of the messages that are listened for
+	heard      chan<- string // to whom they are told; nil for nobody
 }
 
 func newConsole(drv driver, log *slog.Logger, names *strings.Replacer) *console {
@@ -40,6 +42,7 @@ func (c *console) print(line []byte) {
 	if m.text == "" {
 		return
 	}
+	c.tell(m.text)
 	// An engine's information is the daemon's detail.
 	level := m.level
 	if level == slog.LevelInfo {
@@ -53,6 +56,29 @@ func (c *console) print(line []byte) {
 		c.isReady = true
 		c.forget() // what was said before was no obstacle
 		c.ready <- struct{}{}
+	}
+}
+
+// listen tells the first message that begins with prefix, until forget is called.
+// One listens at a time.
+func (c *console) listen(prefix string) (first <-chan string, forget func()) {
+	heard := make(chan string, 1)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.prefix, c.heard = prefix, heard
+	return heard, func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.heard = nil
+	}
+}
+
+func (c *console) tell(text string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.heard != nil && strings.HasPrefix(text, c.prefix) {
+		c.heard <- text // has room
+		c.heard = nil
 	}
 }
 

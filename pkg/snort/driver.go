@@ -30,6 +30,8 @@ type driver interface {
 	configure(c Config, snap int, dir string, check bool) error
 	checkArgs(dir string) []string
 	runArgs(c Config, dir string) []string
+	// needsTerminal says that it keeps its words back in a pipe.
+	needsTerminal() bool
 	// message reads one line that the engine printed.
 	message(line []byte) message
 	// ready says whether an engine inspects that has printed m.

@@ -67,9 +67,10 @@ func tcpSYN(sport layers.TCPPort) layers.TCP {
 	return layers.TCP{SrcPort: sport, DstPort: 80, Seq: 1, SYN: true}
 }
 
-// tcpData belongs to an open connection.
+// tcpData belongs to an open connection. Of one that it meets in its middle Snort
+// takes the end with the lower port for the server.
 func tcpData(seq, ack uint32, back bool) layers.TCP {
-	tcp := layers.TCP{SrcPort: 4444, DstPort: 5555, Seq: seq, Ack: ack, ACK: true, PSH: true}
+	tcp := layers.TCP{SrcPort: 44444, DstPort: 5555, Seq: seq, Ack: ack, ACK: true, PSH: true}
 	if back {
 		tcp.SrcPort, tcp.DstPort = tcp.DstPort, tcp.SrcPort
 	}

@@ -27,13 +27,23 @@ type process struct {
 	exited chan struct{} // closed when it is gone and all its output was read
 	err    error         // how it ended; valid once exited is closed
 	why    string        // set by Engine.Kill; under its lock
+	said   *console      // what it printed; nil for one that only checks
 }
 
 // start runs the program in the network namespace, confined. Everything that it
-// prints goes to console, from one goroutine that ends before exited is closed.
-func start(netNS, binary string, args []string, console io.Writer) (*process, error) {
+// prints goes to console, from one goroutine that ends before exited is closed; line
+// by line, with a terminal.
+func start(netNS, binary string, args []string, console io.Writer, withTerminal bool) (*process, error) {
 	p := &process{cmd: exec.Command(binary, args...), exited: make(chan struct{})}
 	p.cmd.Stdout, p.cmd.Stderr = console, console
+	var tty terminal
+	if withTerminal {
+		var err error
+		if tty, err = newTerminal(); err != nil {
+			return nil, err
+		}
+		p.cmd.Stdout, p.cmd.Stderr = tty.slave, tty.slave
+	}
 	p.cmd.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C", "TZ=UTC"}
 	p.cmd.Dir = "/"
 	p.cmd.WaitDelay = time.Second                        // for a pipe that a grandchild holds open
@@ -48,13 +58,34 @@ func start(netNS, binary string, args []string, console io.Writer) (*process, er
 		return p.cmd.Start()
 	})
 	if err != nil {
+		tty.close()
 		return nil, fmt.Errorf("cannot start %s: %w", binary, err)
 	}
+	heard := make(chan struct{})
+	go func() {
+		defer close(heard)
+		if withTerminal {
+			tty.slave.Close() // the engine has its own
+			_ = tty.copyTo(console)
+		}
+	}()
 	go func() {
 		p.err = p.cmd.Wait()
+		p.hear(heard, tty)
 		close(p.exited)
 	}()
 	return p, nil
+}
+
+// hear waits for the last words of an engine that has ended, not for those of a
+// grandchild that holds the terminal open.
+func (p *process) hear(heard <-chan struct{}, tty terminal) {
+	select {
+	case <-heard:
+	case <-time.After(p.cmd.WaitDelay):
+		tty.master.Close()
+		<-heard
+	}
 }
 
 func (p *process) pid() int { return p.cmd.Process.Pid }
@@ -89,7 +120,7 @@ func (p *process) ended() error {
 func output(ctx context.Context, binary string, args []string, limit int) (string, error) {
 	var out capped
 	out.limit = limit
-	p, err := start("", binary, args, &out)
+	p, err := start("", binary, args, &out, false)
 	if err != nil {
 		return "", err
 	}

@@ -104,22 +104,45 @@ func (e *Engine) stage(ctx context.Context) (staged string, err error) {
 	return dir, nil
 }
 
-// adopt makes staged copies those that the engine loads next.
-func (e *Engine) adopt(staged string) error {
+// adopt makes staged copies those that the engine loads next. Restore puts back those
+// from before, if there were any.
+func (e *Engine) adopt(staged string) (restore func() error, err error) {
 	if err := os.MkdirAll(filepath.Join(e.cfg.Dir, rulesDir), 0o700); err != nil {
-		return fmt.Errorf("cannot take over the rules: %w", err)
+		return nil, fmt.Errorf("cannot take over the rules: %w", err)
+	}
+	was := e.proven
+	before := filepath.Join(staged, "before")
+	if err := os.Mkdir(before, 0o700); err != nil {
+		return nil, fmt.Errorf("cannot take over the rules: %w", err)
+	}
+	var taken []func() error
+	restore = func() error {
+		e.proven = was
+		var errs []error
+		for _, back := range taken {
+			errs = append(errs, back())
+		}
+		return errors.Join(errs...)
 	}
 	for i := range e.cfg.Rules {
-		if err := os.Rename(rulePath(staged, i), rulePath(e.cfg.Dir, i)); err != nil {
-			return fmt.Errorf("cannot take over the rules: %w", err)
+		current, aside := rulePath(e.cfg.Dir, i), filepath.Join(before, filepath.Base(rulePath("", i)))
+		err := os.Rename(current, aside)
+		if err == nil {
+			taken = append(taken, func() error { return os.Rename(aside, current) })
+		}
+		if err == nil || errors.Is(err, os.ErrNotExist) {
+			err = os.Rename(rulePath(staged, i), current)
+		}
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("cannot take over the rules: %w", err), restore())
 		}
 	}
 	e.proven = true
-	return nil
+	return restore, nil
 }
 
 // Check has the engine test its configuration and rules without running. The
-// error names rule file and line.
+// error is the engine's own and names rule file and line.
 func (e *Engine) Check(ctx context.Context) error {
 	if err := os.MkdirAll(e.cfg.Dir, 0o700); err != nil {
 		return fmt.Errorf("cannot make the IDS directory: %w", err)
@@ -157,7 +180,8 @@ func (e *Engine) Reload(ctx context.Context) error {
 	case <-ctx.Done():
 		return fmt.Errorf("cannot reload, the old rules stay: the engine is busy loading: %w", ctx.Err())
 	}
-	if err := e.adopt(staged); err != nil {
+	restore, err := e.adopt(staged)
+	if err != nil {
 		return err
 	}
 	e.mu.Lock()
@@ -167,7 +191,7 @@ func (e *Engine) Reload(ctx context.Context) error {
 		return nil
 	}
 	if err := e.drv.reload(ctx, e.cfg.Dir, p); err != nil {
-		return fmt.Errorf("cannot reload: %w", err)
+		return errors.Join(fmt.Errorf("cannot reload: %w", err), restore())
 	}
 	return nil
 }

@@ -144,9 +144,10 @@ func (e *Engine) launch(ctx context.Context, said *console) (p *process, err err
 	if err := e.drv.configure(e.cfg.withRulesIn(dir), max(e.cfg.MTU, pair.mtu)+headerRoom, dir, false); err != nil {
 		return nil, err
 	}
-	if p, err = start(e.cfg.NetNS, e.binary, e.drv.runArgs(e.cfg, dir), said); err != nil {
+	if p, err = start(e.cfg.NetNS, e.binary, e.drv.runArgs(e.cfg, dir), said, e.drv.needsTerminal()); err != nil {
 		return nil, err
 	}
+	p.said = said
 	err = writePID(dir, p.pid())
 	if err == nil {
 		err = e.awaitReady(ctx, p, pair, said)

@@ -2,6 +2,7 @@ package snort
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"path/filepath"
 	"regexp"
@@ -31,6 +32,7 @@ func (snort3) configure(c Config, snap int, dir string, check bool) error {
 		"Check":   check,
 		"Snap":    snap,
 		"Limit":   alertsPerSecond,
+		"Classes": classes, "HTTPPorts": strings.Join(httpPorts, " "),
 	})
 }
 
@@ -42,11 +44,14 @@ func (snort3) runArgs(c Config, dir string) []string {
 	return []string{"-Q", "-c", filepath.Join(dir, snortConfig), "-i", c.In + ":" + c.Out, "-l", dir}
 }
 
+func (snort3) needsTerminal() bool { return true }
+
 // message reads a line of Snort's standard output and error, where errors and
 // warnings begin with their name: "ERROR: FILE:LINE what".
 func (snort3) message(line []byte) message {
 	text := strings.TrimSpace(clean(string(line), maxMessage))
 	switch {
+	case strings.HasPrefix(text, "FATAL: see prior "): // a count of what was said
 	case strings.HasPrefix(text, "ERROR:"), strings.HasPrefix(text, "FATAL:"):
 		return message{slog.LevelError, strings.TrimSpace(text[len("ERROR:"):])}
 	case strings.HasPrefix(text, "WARNING:"):
@@ -57,9 +62,8 @@ func (snort3) message(line []byte) message {
 
 func (snort3) ready(message) bool { return false }
 
-// readyAtOnce is true since Snort's standard output into a pipe is buffered:
-// its announcement would come late. Its sockets are opened when everything else
-// has been read, and packets wait in their rings for it.
+// readyAtOnce is true since Snort opens its sockets when everything else has been
+// read, and packets wait in their rings for it.
 func (snort3) readyAtOnce() bool { return true }
 
 func (snort3) listen(dir string, to *splitter) (source, error) {
@@ -72,10 +76,24 @@ func (snort3) marks() [3]string {
 	return [3]string{`"sid" : `, `"src_addr" : "`, `"action" : "`}
 }
 
-// reload sends SIGHUP. Snort does not answer; that bad rules keep the old ones
-// in force is its own doing, and Reload has checked them just before.
-func (snort3) reload(_ context.Context, _ string, p *process) error {
-	return p.cmd.Process.Signal(unix.SIGHUP)
+// reload sends SIGHUP, and waits for what Snort says of it (src/main.cc): that all
+// its threads have changed over, or that it keeps the old configuration.
+func (snort3) reload(ctx context.Context, _ string, p *process) error {
+	const answer = "== reload "
+	answers, forget := p.said.listen(answer)
+	defer forget()
+	p.signal(unix.SIGHUP)
+	select {
+	case text := <-answers:
+		if text == answer+"complete" {
+			return nil
+		}
+		return fmt.Errorf("Snort keeps its old rules: %s", strings.TrimPrefix(text, "== "))
+	case <-p.exited:
+		return fmt.Errorf("Snort keeps its old rules: %w", p.ended())
+	case <-ctx.Done():
+		return fmt.Errorf("Snort does not say that it has the new rules: %w", ctx.Err())
+	}
 }
 
 func (snort3) files() []string { return []string{snortConfig, snortAlerts} }

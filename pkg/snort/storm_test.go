@@ -9,56 +9,58 @@ import (
 )
 
 // A storm costs lines, not actions: all of it is dropped.
-func TestSuricata_StormIsDroppedAndToldBriefly(t *testing.T) {
-	t.Parallel()
-	const storm = 20000
-	for name, c := range map[string]struct {
-		rules string
-		frame func(i int) []byte
-		pass  int
-	}{
-		"plain rule": {
-			`drop udp any any -> any 9999 (msg:"m"; content:"bad"; sid:5; rev:1;)` + "\n",
-			func(int) []byte { return udpFrame(t, false, []byte("bad")) }, 0,
-		},
-		"rule with a filter of its own": {synFlood, func(i int) []byte { return syn(t, uint16(i), 7) }, 10},
-	} {
-		t.Run(name, func(t *testing.T) {
-			w := newWire(t)
-			r := run(t, suricataConfigFor(t, w, c.rules))
-			r.await(PhaseUp)
-			began := time.Now()
-			for i := range storm {
-				w.i0.send(c.frame(i))
-			}
-			fence, passed := udpFrame(t, false, []byte("fence")), 0
-			for deadline := time.Now().Add(10 * time.Second); ; {
-				if frame, ok := w.i1.next(100 * time.Millisecond); ok && string(frame) == string(fence) {
-					break
-				} else if ok {
-					passed++
-					continue
+func TestEngine_StormIsDroppedAndToldBriefly(t *testing.T) {
+	eachEngine(t, func(t *testing.T, engine string) {
+		t.Parallel()
+		const storm = 20000
+		for name, c := range map[string]struct {
+			rules string
+			frame func(i int) []byte
+			pass  int
+		}{
+			"plain rule": {
+				`drop udp any any -> any 9999 (msg:"m"; content:"bad"; sid:5; rev:1;)` + "\n",
+				func(int) []byte { return udpFrame(t, false, []byte("bad")) }, 0,
+			},
+			"rule with a filter of its own": {synFlood, func(i int) []byte { return syn(t, uint16(i), 7) }, 10},
+		} {
+			t.Run(name, func(t *testing.T) {
+				w := newWire(t)
+				r := run(t, configFor(t, engine, w, c.rules))
+				r.await(PhaseUp)
+				began := time.Now()
+				for i := range storm {
+					w.i0.send(c.frame(i))
 				}
-				w.i0.send(fence) // the one before may have found the ring full
-				if time.Now().After(deadline) {
-					t.Fatal("nothing passes after the storm")
+				fence, passed := udpFrame(t, false, []byte("fence")), 0
+				for deadline := time.Now().Add(10 * time.Second); ; {
+					if frame, ok := w.i1.next(100 * time.Millisecond); ok && string(frame) == string(fence) {
+						break
+					} else if ok {
+						passed++
+						continue
+					}
+					w.i0.send(fence) // the one before may have found the ring full
+					if time.Now().After(deadline) {
+						t.Fatal("nothing passes after the storm")
+					}
 				}
-			}
-			must(t, r.stop()) // every line is read
-			seconds := int(time.Since(began)/time.Second) + 2
-			if passed != c.pass {
-				t.Errorf("%d packets passed, want %d", passed, c.pass)
-			}
-			s := r.State()
-			if n := len(r.alerts); n == 0 || n > seconds*alertsPerSecond || s.Lost != 0 {
-				t.Errorf("%d alerts in %d s, %+v", n, seconds, s)
-			}
-			if c.pass == 0 && s.Lines > uint64(seconds*alertsPerSecond) {
-				t.Errorf("the engine's own filter does not work: %+v", s)
-			}
-			t.Logf("%d alerts; %d lines, %d of them repeats", len(r.alerts), s.Lines, s.Repeated)
-		})
-	}
+				must(t, r.stop()) // every line is read
+				seconds := int(time.Since(began)/time.Second) + 2
+				if passed != c.pass {
+					t.Errorf("%d packets passed, want %d", passed, c.pass)
+				}
+				s := r.State()
+				if n := len(r.alerts); n == 0 || n > seconds*alertsPerSecond || s.Lost != 0 {
+					t.Errorf("%d alerts in %d s, %+v", n, seconds, s)
+				}
+				if c.pass == 0 && s.Lines > uint64(seconds*alertsPerSecond) {
+					t.Errorf("the engine's own filter does not work: %+v", s)
+				}
+				t.Logf("%d alerts; %d lines, %d of them repeats", len(r.alerts), s.Lines, s.Repeated)
+			})
+		}
+	})
 }
 
 // A hundred thousand lines pass in far less than a second, and hide no other alert.

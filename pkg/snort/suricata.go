@@ -15,6 +15,7 @@ import (
 const (
 	suricataConfig  = "suricata.yaml"
 	suricataLimits  = "threshold.config"
+	suricataKinds   = "classification.config"
 	eveSocket       = "eve.sock"
 	suricataCommand = "command.sock"
 )
@@ -33,15 +34,19 @@ func (suricata) configure(c Config, snap int, dir string, check bool) error {
 		Device, Peer string
 		Cluster      int
 	}
-	limits := filepath.Join(dir, suricataLimits)
-	if err := os.WriteFile(limits, []byte(suricataLimit()), 0o600); err != nil {
-		return fmt.Errorf("cannot write configuration: %w", err)
+	limits, kinds := filepath.Join(dir, suricataLimits), filepath.Join(dir, suricataKinds)
+	for path, text := range map[string]string{limits: suricataLimit(), kinds: suricataClasses()} {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			return fmt.Errorf("cannot write configuration: %w", err)
+		}
 	}
 	return render("suricata.yaml.tmpl", filepath.Join(dir, suricataConfig), map[string]any{
 		"HomeNet":       c.homeNet(),
 		"Rules":         c.Rules,
 		"Dir":           dir,
 		"Thresholds":    limits,
+		"Classes":       kinds,
+		"HTTPPorts":     strings.Join(httpPorts, ","),
 		"Check":         check,
 		"EveSocket":     filepath.Join(dir, eveSocket),
 		"CommandSocket": filepath.Join(dir, suricataCommand),
@@ -74,6 +79,8 @@ func (suricata) checkArgs(dir string) []string {
 func (suricata) runArgs(_ Config, dir string) []string {
 	return []string{"-c", filepath.Join(dir, suricataConfig), "-l", dir, "--af-packet", "--init-errors-fatal"}
 }
+
+func (suricata) needsTerminal() bool { return false }
 
 // message reads a line of the console in its JSON form.
 func (suricata) message(line []byte) message {
@@ -118,7 +125,7 @@ func (suricata) reload(ctx context.Context, dir string, _ *process) error {
 }
 
 func (suricata) files() []string {
-	return []string{suricataConfig, suricataLimits, eveSocket, suricataCommand, "suricata.log"}
+	return []string{suricataConfig, suricataLimits, suricataKinds, eveSocket, suricataCommand, "suricata.log"}
 }
 
 func (suricata) leftovers() []string { return []string{suricataCommand} }
