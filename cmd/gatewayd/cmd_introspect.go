@@ -23,12 +23,14 @@ const introspectTimeout = time.Minute
 func cmdIntrospect() *cli.Command {
 	return &cli.Command{
 		Name:  "introspect",
-		Usage: "look into a guest's memory file or dump without a daemon and without a configuration",
+		Usage: "look into a guest without a daemon and without a configuration: by its memory file, a dump, or its QEMU",
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "memory", Usage: "shared memory-backend `FILE` of QEMU, a copy of it, or a dump", TakesFile: true},
 			&cli.StringFlag{Name: "format", Value: "auto", Usage: "`FORMAT` of the file: raw, lime, elf (QEMU's dump-guest-memory), or auto to tell from the file"},
-			&cli.IntFlag{Name: "process", Usage: "instead of a file: `PID` of a QEMU that keeps the guest's RAM to itself"},
-			&cli.StringFlag{Name: "ram", Usage: "with --process: `SIZE` of the guest's RAM, such as 512M or 4G"},
+			&cli.StringFlag{Name: "process", Usage: "instead of a file: `NAME` or pid of a QEMU on this machine"},
+			&cli.StringFlag{Name: "monitor", Usage: "`SOCKET` of QEMU's -qmp: with --process to ask it where RAM is, alone to have it write RAM out", TakesFile: true},
+			&cli.StringFlag{Name: "ivshmem", Usage: "in a VM: `SIZE` of the guest's RAM behind an ivshmem device, such as 512M or 512M@0000:00:05.0"},
+			&cli.StringFlag{Name: "nvdimm", Usage: "in a VM: `SIZE` of the guest's RAM behind an NVDIMM, such as 384M or 384M@0x100000000"},
 			&cli.StringFlag{Name: "machine", Value: "q35", Usage: "`MACHINE` of QEMU: q35 or pc, where RAM is split below 4 GiB"},
 		},
 		Action: unknownSubverb,
@@ -172,60 +174,18 @@ func parseLocal(s string) (netip.AddrPort, error) {
 
 // lookInto opens the guest that the command line names for the time of look.
 func lookInto(c *cli.Context, look func(context.Context, vmi.Guest) error) (err error) {
-	memory, name, err := openMemory(c)
+	ctx, cancel := context.WithTimeout(c.Context, introspectTimeout)
+	defer cancel()
+	memory, name, err := openMemory(ctx, c)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, memory.Close()) }()
-	ctx, cancel := context.WithTimeout(c.Context, introspectTimeout)
-	defer cancel()
 	guest, err := vmi.Open(ctx, memory, vmi.Options{})
 	if err != nil {
 		return fmt.Errorf("cannot look into %s: %w", name, err)
 	}
 	return look(ctx, guest)
-}
-
-// openMemory opens the memory that the command line names.
-func openMemory(c *cli.Context) (memory vmi.Memory, name string, err error) {
-	file, pid := c.String("memory"), c.Int("process")
-	switch {
-	case file == "" && pid == 0:
-		return nil, "", usageErrorf("no memory file is named: add --memory FILE")
-	case file != "" && pid != 0:
-		return nil, "", usageErrorf("--memory and --process are two places for one memory: leave one out")
-	case pid != 0:
-		size, err := parseSize(c.String("ram"))
-		if err != nil {
-			return nil, "", err
-		}
-		name = fmt.Sprintf("process %d", pid)
-		memory, err = vmi.OpenProcess(pid, vmi.ProcessRAM{Size: size, Machine: c.String("machine")})
-		if err != nil {
-			return nil, "", invalidInput{err}
-		}
-		return memory, name, nil
-	}
-	format := vmi.Format(c.String("format"))
-	if format == "auto" {
-		format = vmi.FormatAuto
-	}
-	if memory, err = vmi.OpenAs(file, format, c.String("machine")); err != nil {
-		return nil, "", invalidInput{err}
-	}
-	return memory, file, nil
-}
-
-// parseSize reads an amount of RAM as QEMU's -m takes it, with its unit.
-func parseSize(s string) (uint64, error) {
-	for i, unit := range []string{"K", "M", "G", "T"} {
-		if digits, ok := strings.CutSuffix(strings.ToUpper(s), unit); ok {
-			if n, err := strconv.ParseUint(digits, 10, 32); err == nil && n > 0 {
-				return n << (10 * (i + 1)), nil
-			}
-		}
-	}
-	return 0, usageErrorf("%q is no amount of RAM: add --ram, such as --ram 512M", s)
 }
 
 func printGuestProcesses(t *table, processes []vmi.Process) {

@@ -95,7 +95,7 @@ func (b backend) VMs(context.Context) ([]api.VM, error) {
 		}
 		vm.Addresses = b.addressesOf(n)
 		if g := s.guests[n.name]; g != nil {
-			vm.Memory, vm.OS, vm.Detail = g.status()
+			vm.Memory, vm.OS, vm.Detail = g.Status()
 		}
 		vms = append(vms, vm)
 	}
@@ -132,7 +132,7 @@ func (b backend) guestOf(vm string) (*guest, vmi.Guest, error) {
 	if g == nil {
 		return nil, nil, fmt.Errorf("%w: no memory is declared for VM %s (vms: memory)", api.ErrUnavailable, vm)
 	}
-	open, err := g.current()
+	open, err := g.Current()
 	if err != nil {
 		return nil, nil, fmt.Errorf("%w: %w", api.ErrUnavailable, err)
 	}
@@ -147,7 +147,7 @@ func (b backend) Processes(ctx context.Context, vm string) ([]api.Process, error
 	}
 	found, err := open.Processes(ctx)
 	if err != nil {
-		g.noticed(err)
+		g.Noticed(err)
 		return nil, fmt.Errorf("%w: cannot list the processes of %s: %w", api.ErrUnavailable, vm, err)
 	}
 	processes := make([]api.Process, 0, len(found))
@@ -166,7 +166,7 @@ func (b backend) Sockets(ctx context.Context, vm string) ([]vmi.Socket, error) {
 	}
 	sockets, err := open.Sockets(ctx)
 	if err != nil {
-		g.noticed(err)
+		g.Noticed(err)
 		return nil, fmt.Errorf("%w: cannot list the sockets of %s: %w", api.ErrUnavailable, vm, err)
 	}
 	return sockets, nil
@@ -200,7 +200,7 @@ func (b backend) Findings(ctx context.Context, vm string) ([]vmi.Finding, error)
 	}
 	findings, err := open.Findings(ctx)
 	if err != nil {
-		g.noticed(err)
+		g.Noticed(err)
 		return nil, fmt.Errorf("%w: cannot compare the views of %s: %w", api.ErrUnavailable, vm, err)
 	}
 	return findings, nil
@@ -250,7 +250,7 @@ func (b backend) process(ctx context.Context, vm string, pid uint32) (verdict.Pr
 	if err == nil {
 		var found []vmi.Process
 		if found, err = open.Processes(ctx); err != nil {
-			g.noticed(err)
+			g.Noticed(err)
 			err = fmt.Errorf("%w: cannot list the processes of %s: %w", api.ErrUnavailable, vm, err)
 		}
 		for _, p := range found {

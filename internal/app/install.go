@@ -106,7 +106,7 @@ func (a *App) staff(next, old *state) {
 		}
 	}
 	for name, g := range next.guests {
-		a.crew.start("guest "+name, g.keep)
+		a.crew.start("guest "+name, g.Keep)
 		a.crew.start("sweep "+name, func(ctx context.Context) { a.sweeper.run(ctx, g) })
 	}
 	if next.cfg.IDS.Engine != "" {

@@ -61,10 +61,10 @@ func (s *sweeper) run(ctx context.Context, g *guest) {
 }
 
 func (s *sweeper) sweep(ctx context.Context, g *guest) error {
-	if state, _, _ := g.status(); state != "ready" {
+	if state, _, _ := g.Status(); state != "ready" {
 		return nil // its keeper reports why
 	}
-	open, err := g.current()
+	open, err := g.Current()
 	if err != nil {
 		return err
 	}
@@ -72,7 +72,7 @@ func (s *sweeper) sweep(ctx context.Context, g *guest) error {
 	defer cancel()
 	processes, err := open.Processes(ctx)
 	if err != nil {
-		g.noticed(err)
+		g.Noticed(err)
 		return fmt.Errorf("cannot list the processes of %s: %w", g.vm, err)
 	}
 	convicted := map[uint32]verdict.Process{} // by pid
@@ -104,13 +104,13 @@ func (s *sweeper) report(p verdict.Process, why string) {
 
 // notePorts writes the ports of processes that are not simply forwarded.
 func (s *sweeper) notePorts(ctx context.Context, g *guest, convicted map[uint32]verdict.Process) error {
-	open, err := g.current()
+	open, err := g.Current()
 	if err != nil {
 		return err
 	}
 	sockets, err := open.Sockets(ctx)
 	if err != nil {
-		g.noticed(err)
+		g.Noticed(err)
 		return fmt.Errorf("cannot list the sockets of %s: %w", g.vm, err)
 	}
 	state, observed := s.now(), time.Now()

@@ -71,12 +71,6 @@ type VM struct {
 	Line      int       `yaml:"-"`
 }
 
-// Memory says where a VM's memory can be read.
-type Memory struct {
-	File    string `yaml:"file" schema:"required"` // shared memory-backend file of QEMU
-	Machine string `yaml:"machine" enum:"q35,pc"`  // q35 (default) or pc: where RAM is split below 4 GiB
-}
-
 // Router is an inventory entry whose MAC may carry any source address but the
 // inventory's own.
 type Router struct {

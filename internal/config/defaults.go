@@ -41,7 +41,7 @@ func (c *Config) fill() {
 		vm := &c.VMs[i]
 		setDefault(&vm.Name, vm.ID)
 		if vm.Memory != nil {
-			setDefault(&vm.Memory.Machine, "q35")
+			vm.Memory.fill(c.src)
 		}
 	}
 	for i := range c.Policy.Rules {
@@ -67,5 +67,16 @@ func (c *Config) fill() {
 func setDefault(field *string, value string) {
 	if *field == "" {
 		*field = value
+	}
+}
+
+func (m *Memory) fill(src *source) {
+	if m.needsMachine() {
+		setDefault(&m.Machine, "q35")
+	}
+	for _, file := range []*string{&m.Inspector.Certificate, &m.Inspector.Key, &m.Inspector.CA} {
+		if *file != "" {
+			*file = src.resolve(*file)
+		}
 	}
 }

@@ -61,15 +61,44 @@ func (c *Config) CheckHost() []error {
 		if vm.Memory == nil {
 			continue
 		}
-		path := fmt.Sprintf("vms[%d].memory.file", i)
-		err := readable(vm.Memory.File)
-		switch {
-		case errors.Is(err, fs.ErrNotExist):
-			add(path, "VM %s: there is no memory file %s: start the VM with -object memory-backend-file,mem-path=%s,share=on, or write memory: none",
-				vm.ID, vm.Memory.File, vm.Memory.File)
-		case err != nil:
-			add(path, "VM %s: cannot read its memory: %v", vm.ID, err)
+		path := fmt.Sprintf("vms[%d].memory", i)
+		for key, problem := range vm.Memory.problems() {
+			add(path+"."+key, "VM %s: %s", vm.ID, problem)
 		}
 	}
 	return errs
+}
+
+// problems says, by key, what of a VM's memory cannot be found on this machine.
+func (m *Memory) problems() map[string]string {
+	out := map[string]string{}
+	need := func(key, path, hint string) {
+		switch _, err := os.Stat(path); {
+		case path == "":
+		case errors.Is(err, fs.ErrNotExist):
+			out[key] = fmt.Sprintf("there is no %s: %s", path, hint)
+		case err != nil:
+			out[key] = err.Error()
+		}
+	}
+	if m.File != "" {
+		if err := readable(m.File); errors.Is(err, fs.ErrNotExist) {
+			out["file"] = fmt.Sprintf("there is no memory file %s: start the VM with -object memory-backend-file,mem-path=%[1]s,share=on, or write memory: none", m.File)
+		} else if err != nil {
+			out["file"] = "cannot read its memory: " + err.Error()
+		}
+	}
+	const start = "start the VM, or correct the path"
+	need("process.pid-file", m.Process.PIDFile, start)
+	need("process.monitor", m.Process.Monitor, start)
+	need("monitor.socket", m.Monitor.Socket, start)
+	for key, path := range map[string]string{"certificate": m.Inspector.Certificate, "key": m.Inspector.Key, "ca": m.Inspector.CA} {
+		if path == "" {
+			continue
+		}
+		if err := readable(path); err != nil {
+			out["inspector."+key] = "cannot read the file: " + err.Error()
+		}
+	}
+	return out
 }

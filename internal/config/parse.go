@@ -41,24 +41,29 @@ func readBounded(path string) ([]byte, error) {
 // will be in: errors name it, and relative paths in the text are relative to
 // it. The error joins a *Problem for each thing that is wrong.
 func Parse(name string, text []byte) (*Config, error) {
-	src := newSource(name, text)
-	root, err := parseYAML(src, text)
-	if err != nil {
+	src, c := newSource(name, text), defaults()
+	if err := read(src, text, c); err != nil {
 		return nil, err
 	}
-	c := defaults()
 	c.src = src
-	d := decoder{src: src, anchors: map[string]ast.Node{}, budget: maxNodes}
-	d.decode("", root, reflect.ValueOf(c).Elem())
-	if err := src.err(); err != nil {
-		return nil, err // half-read: what validation would say of it misleads
-	}
 	c.fill()
 	validate(c)
 	if err := src.err(); err != nil {
 		return nil, err
 	}
 	return c, nil
+}
+
+// read decodes a text into a struct. What was read half is an error: what
+// validation would say of it misleads.
+func read(src *source, text []byte, into any) error {
+	root, err := parseYAML(src, text)
+	if err != nil {
+		return err
+	}
+	d := decoder{src: src, anchors: map[string]ast.Node{}, budget: maxNodes}
+	d.decode("", root, reflect.ValueOf(into).Elem())
+	return src.err()
 }
 
 // parseYAML returns the one document's root, nil if it is empty.

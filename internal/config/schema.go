@@ -1,7 +1,7 @@
 package config
 
 import (
-	_ "embed"
+	"embed"
 	"encoding/json"
 	"go/ast"
 	"go/parser"
@@ -17,8 +17,8 @@ import (
 // typesSource is where the descriptions of the schema come from: the comments of
 // the types themselves.
 //
-//go:embed config.go
-var typesSource string
+//go:embed config.go config_memory.go config_inspector.go
+var typesSource embed.FS
 
 // Schema returns the JSON Schema (draft 2020-12) of the configuration file,
 // generated from the types. What a schema cannot say (references, uniqueness) is
@@ -46,6 +46,8 @@ var scalarSchemas = map[reflect.Type]object{
 	reflect.TypeFor[MAC]():           {"type": "string", "pattern": "^[0-9A-Fa-f]{2}([:-][0-9A-Fa-f]{2}){5}$|^([0-9A-Fa-f]{4}\\.){2}[0-9A-Fa-f]{4}$"},
 	reflect.TypeFor[VLAN]():          {"type": []string{"integer", "number", "string"}, "pattern": "^[0-9]+(\\.[0-9]+)?$", "minimum": 0, "maximum": 4095},
 	reflect.TypeFor[PortRange]():     {"type": []string{"integer", "string"}, "pattern": "^[0-9]+ *(- *[0-9]+)?$", "minimum": 0, "maximum": 65535},
+	reflect.TypeFor[Size]():          {"type": "string", "pattern": "^[0-9]+[KMGT]$"},
+	reflect.TypeFor[Address]():       {"type": []string{"integer", "string"}, "pattern": "^0x[0-9A-Fa-f]+$", "minimum": 0},
 	reflect.TypeFor[netip.Addr]():    {"type": "string", "pattern": "^[0-9A-Fa-f:.]+$"},
 	reflect.TypeFor[netip.Prefix]():  {"type": "string", "pattern": "^[0-9A-Fa-f:.]+/[0-9]+$"},
 	reflect.TypeFor[time.Duration](): {"type": []string{"string", "integer"}, "pattern": "^([0-9.]+(ns|us|µs|ms|s|m|h))+$|^0$", "maximum": 0},
@@ -129,11 +131,28 @@ func mayBeNull(t reflect.Type) bool {
 
 // descriptions returns the comments of the types ("VM") and fields ("VM.Host").
 func descriptions() map[string]string {
-	file, err := parser.ParseFile(token.NewFileSet(), "config.go", typesSource, parser.ParseComments)
+	files, err := typesSource.ReadDir(".")
 	if err != nil {
-		panic("config: schema: " + err.Error()) // it has just been compiled
+		panic("config: schema: " + err.Error()) // they are built in
 	}
 	docs := map[string]string{}
+	for _, f := range files {
+		text, err := typesSource.ReadFile(f.Name())
+		if err == nil {
+			err = describeTypes(f.Name(), text, docs)
+		}
+		if err != nil {
+			panic("config: schema: " + err.Error()) // it has just been compiled
+		}
+	}
+	return docs
+}
+
+func describeTypes(name string, text []byte, docs map[string]string) error {
+	file, err := parser.ParseFile(token.NewFileSet(), name, text, parser.ParseComments)
+	if err != nil {
+		return err
+	}
 	ast.Inspect(file, func(n ast.Node) bool {
 		decl, ok := n.(*ast.GenDecl)
 		if !ok || decl.Tok != token.TYPE {
@@ -154,7 +173,7 @@ func descriptions() map[string]string {
 		}
 		return false
 	})
-	return docs
+	return nil
 }
 
 func oneLine(comment *ast.CommentGroup) string {

@@ -3,7 +3,6 @@ package config
 import (
 	"fmt"
 	"net/netip"
-	"path/filepath"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -75,12 +74,12 @@ func (v *checker) checkInventory() {
 	if len(v.VMs)+len(v.Routers) > maxVMs {
 		v.report("vms", "%d VMs and routers: at most %d", len(v.VMs)+len(v.Routers), maxVMs)
 	}
-	files := map[string]string{}
+	places := memoryPlaces{}
 	for i := range v.VMs {
 		vm, path := &v.VMs[i], fmt.Sprintf("vms[%d]", i)
 		segment := v.checkMember(path, vm.ID, vm.Segment, vm.MACs, vm.VLANs)
 		v.checkAddresses(path+".addresses", &vm.Addresses, segment)
-		v.checkMemory(path+".memory", vm.Memory, files)
+		v.checkMemory(path+".memory", vm.Memory, places)
 	}
 	for i := range v.Routers {
 		r, path := &v.Routers[i], fmt.Sprintf("routers[%d]", i)
@@ -183,20 +182,5 @@ func (v *checker) checkPrefix(path string, p netip.Prefix) {
 		v.report(path, "%s: %s is an IPv4 prefix in IPv6 clothes: write it as IPv4", path, p)
 	case p != p.Masked():
 		v.report(path, "%s: %s has bits beyond its length: write %s", path, p, p.Masked())
-	}
-}
-
-func (v *checker) checkMemory(path string, m *Memory, files map[string]string) {
-	if m == nil {
-		return
-	}
-	v.oneOf(path+".machine", m.Machine, "q35", "pc")
-	switch {
-	case m.File == "":
-		v.report(path+".file", "%s.file is missing: name the file of QEMU's memory-backend-file (share=on), or write memory: none", path)
-	case !filepath.IsAbs(m.File):
-		v.report(path+".file", "%s.file: %q is not absolute: begin it with /", path, m.File)
-	default:
-		checkUnique(v, files, path+".file", filepath.Clean(m.File), "memory file "+m.File)
 	}
 }

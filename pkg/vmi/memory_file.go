@@ -19,6 +19,19 @@ func OpenFile(path string, machine string) (Memory, error) {
 	return OpenAs(path, FormatRaw, machine)
 }
 
+// OpenLayout is OpenFile for a file that holds RAM as layout says.
+func OpenLayout(path string, layout Layout) (Memory, error) {
+	f, size, err := openMemoryFile(path)
+	if err != nil {
+		return nil, err
+	}
+	if layout.end() > size {
+		_ = f.Close()
+		return nil, fmt.Errorf("cannot use %s as guest memory: it has %d bytes, and RAM would end at %d", path, size, layout.end())
+	}
+	return &fileMemory{file: f, layout: layout, mapping: newMapping(f, size)}, nil
+}
+
 // openMemoryFile opens a regular file and tells its size.
 func openMemoryFile(path string) (*os.File, uint64, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0) // O_NONBLOCK: a FIFO must not hang us

@@ -54,6 +54,49 @@ func LayoutFor(machine string, size uint64) (Layout, error) {
 	return l, nil
 }
 
+// Part is one stretch of a guest's RAM: Size bytes at guest-physical address Phys
+// are at Offset of the file, or at that address of the process, that backs it.
+type Part struct{ Phys, Offset, Size uint64 }
+
+// LayoutOf gives the layout of RAM that is spread as parts say, in any order and
+// without overlaps.
+func LayoutOf(parts ...Part) (Layout, error) {
+	var own []part
+	var end uint64
+	parts = slices.SortedFunc(slices.Values(parts), func(a, b Part) int { return cmp.Compare(a.Phys, b.Phys) })
+	for _, p := range parts {
+		if p.Size == 0 || (p.Phys|p.Offset|p.Size)&pageMask != 0 || p.Offset >= maxPhys || p.Size > maxPhys-p.Offset {
+			return Layout{}, fmt.Errorf("cannot lay out %#x bytes of RAM at %#x: not whole pages", p.Size, p.Phys)
+		}
+		if p.Phys < end {
+			return Layout{}, fmt.Errorf("cannot lay out RAM at %#x: it is there twice", p.Phys)
+		}
+		own, end = append(own, part{phys: p.Phys, offset: p.Offset, size: p.Size}), p.Phys+p.Size
+	}
+	l, err := newLayout(own)
+	if err != nil {
+		return Layout{}, fmt.Errorf("cannot lay out RAM: %w", err)
+	}
+	return l, nil
+}
+
+// Parts lists the stretches of RAM, ascending by Phys.
+func (l Layout) Parts() []Part {
+	out := make([]Part, len(l.parts))
+	for i, p := range l.parts {
+		out[i] = Part{Phys: p.phys, Offset: p.offset, Size: p.size}
+	}
+	return out
+}
+
+// end is the end of what a file must have for the layout.
+func (l Layout) end() (end uint64) {
+	for _, p := range l.parts {
+		end = max(end, p.offset+p.size)
+	}
+	return end
+}
+
 // Size is the amount of RAM in bytes.
 func (l Layout) Size() uint64 {
 	var n uint64
@@ -75,4 +118,17 @@ func (l Layout) Offset(phys uint64) (off, run uint64, ok bool) {
 	}
 	p, d := l.parts[i], phys-l.parts[i].phys
 	return p.offset + d, p.size - d, true
+}
+
+// Ranges lists where there is RAM, used or not, ascending and joined.
+func (l Layout) Ranges() []Range {
+	var out []Range
+	for _, p := range l.parts {
+		if n := len(out); n > 0 && out[n-1].End == p.phys {
+			out[n-1].End = p.phys + p.size
+		} else {
+			out = append(out, Range{p.phys, p.phys + p.size})
+		}
+	}
+	return out
 }

@@ -18,6 +18,9 @@ type ProcessRAM struct {
 	Address uint64
 	Size    uint64 // bytes
 	Machine string // as for LayoutFor
+	// Layout, if it has any part, stands for all of the above: its offsets are the
+	// process's addresses.
+	Layout Layout
 }
 
 // OpenProcess opens the memory of a guest whose monitor (QEMU) keeps it to
@@ -31,9 +34,14 @@ func OpenProcess(pid int, ram ProcessRAM) (Memory, error) {
 	fail := func(err error) (Memory, error) {
 		return nil, fmt.Errorf("cannot use process %d as guest memory: %w", pid, err)
 	}
-	layout, err := LayoutFor(ram.Machine, ram.Size)
-	if err != nil {
-		return fail(err)
+	layout, given := ram.Layout, len(ram.Layout.parts) > 0
+	if given {
+		ram.Address = 0
+	} else {
+		var err error
+		if layout, err = LayoutFor(ram.Machine, ram.Size); err != nil {
+			return fail(err)
+		}
 	}
 	proc := "/proc/" + strconv.Itoa(pid)
 	mem, err := os.Open(proc + "/mem")
@@ -41,11 +49,11 @@ func OpenProcess(pid int, ram ProcessRAM) (Memory, error) {
 		return fail(err)
 	}
 	m := &processMemory{mem: mem, layout: layout, base: ram.Address}
-	if m.pagemap, err = os.Open(proc + "/pagemap"); err == nil && m.base == 0 {
+	if m.pagemap, err = os.Open(proc + "/pagemap"); err == nil && m.base == 0 && !given {
 		m.base, err = mappingOf(proc+"/maps", ram.Size)
 	}
 	if err == nil {
-		err = m.ReadPhys(make([]byte, 8), 0)
+		err = m.ReadPhys(make([]byte, 8), layout.parts[0].phys)
 	}
 	if err != nil {
 		_ = m.Close()
