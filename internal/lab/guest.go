@@ -34,9 +34,22 @@ type GuestConfig struct {
 	RAM       string            // file to have its memory in, which keeps what is there and stays after Close; default: one of its own
 	Reboots   bool              // starts again when it resets itself, instead of ending
 	Files     map[string]string // further files: path in the guest → path here
+	Backing   Backing           // of its RAM; default a shared file
+	Monitor   bool              // QEMU has a monitor, whose socket Guest.Monitor names
+	QEMU      []string          // more arguments for QEMU
 	Console   io.Writer         // copy of everything the guest says on its console; optional
 	Log       *slog.Logger      // optional
 }
+
+// Backing is what keeps a guest's RAM.
+type Backing string
+
+// The kinds of backing.
+const (
+	SharedFile Backing = ""        // Guest.MemoryFile
+	MemFD      Backing = "memfd"   // a shared file without a name
+	Private    Backing = "private" // QEMU's own memory
+)
 
 // NIC is one virtio network card with its default offloads.
 type NIC struct {
@@ -201,8 +214,14 @@ func tail(text string, limit int) string {
 // Name returns the guest's name.
 func (g *Guest) Name() string { return g.name }
 
-// MemoryFile returns the path of the file that is the guest's RAM, shared:
-// what is read there is the guest's memory as it is now, and what is written
+// PID returns the pid of the guest's QEMU.
+func (g *Guest) PID() int { return g.pid }
+
+// Monitor returns the socket of QEMU's monitor, if the guest was given one.
+func (g *Guest) Monitor() string { return filepath.Join(g.dir, "monitor") }
+
+// MemoryFile returns the path of the file that is the guest's RAM, if it is in a
+// shared one: what is read there is the guest's memory as it is now, and what is written
 // changes it. Close removes it, unless it was GuestConfig.RAM.
 func (g *Guest) MemoryFile() string { return g.memory }
 

@@ -117,7 +117,7 @@ func qemuArguments(config GuestConfig, dir, memory string) []string {
 		"-accel", accel, "-cpu", cpu, "-smp", fmt.Sprint(config.CPUs),
 		"-machine", config.Machine + ",memory-backend=ram,vmport=off",
 		"-m", fmt.Sprintf("%dM", config.MemoryMiB),
-		"-object", fmt.Sprintf("memory-backend-file,id=ram,size=%dM,mem-path=%s,share=on", config.MemoryMiB, memory),
+		"-object", memoryBackend(config, memory),
 		"-kernel", filepath.Join(config.Kernel, "vmlinuz"),
 		"-initrd", filepath.Join(dir, "initrd"),
 		"-append", "console=ttyS0 quiet panic=-1 rdinit=/init mitigations=off tsc=reliable no_timer_check init_on_alloc=0 edd=off " + config.Append,
@@ -127,6 +127,10 @@ func qemuArguments(config GuestConfig, dir, memory string) []string {
 	if !config.Reboots {
 		args = append(args, "-no-reboot")
 	}
+	if config.Monitor {
+		args = append(args, "-qmp", "unix:"+filepath.Join(dir, "monitor")+",server=on,wait=off")
+	}
+	args = append(args, config.QEMU...)
 	fd := 3
 	for i, nic := range config.NICs {
 		device := fmt.Sprintf("virtio-net-pci,romfile=,mac=%s", nic.MAC)
@@ -138,6 +142,17 @@ func qemuArguments(config GuestConfig, dir, memory string) []string {
 		args = append(args, "-device", device)
 	}
 	return args
+}
+
+func memoryBackend(config GuestConfig, file string) string {
+	kind, more := "file", ",share=on,mem-path="+file
+	switch config.Backing {
+	case MemFD:
+		kind, more = "memfd", ""
+	case Private:
+		kind, more = "ram", ""
+	}
+	return fmt.Sprintf("memory-backend-%s,id=ram,size=%dM%s", kind, config.MemoryMiB, more)
 }
 
 func tapFiles(nics []NIC) []*os.File {

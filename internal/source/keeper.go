@@ -48,7 +48,7 @@ type Keeper struct {
 	mu     sync.RWMutex
 	guest  vmi.Guest // nil while not ready
 	state  string
-	why    error // there is none
+	why    error         // there is none
 	reopen chan struct{} // asks for the guest to be discovered anew
 }
 
