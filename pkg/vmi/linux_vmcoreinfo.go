@@ -106,17 +106,25 @@ func eachPage(ctx context.Context, mem Memory, fn func(phys uint64, head []byte)
 	if err != nil {
 		return err
 	}
-	var head [pageHead]byte
+	step, head := uint64(pageSize), uint64(pageHead)
+	if b, ok := mem.(BlockReader); ok {
+		step = max(uint64(b.BlockSize())&^pageMask, pageSize)
+		head = step
+	}
+	buf := make([]byte, head)
 	for _, r := range ranges {
-		for phys := (r.Start + pageMask) &^ pageMask; phys+pageSize <= r.End; phys += pageSize {
-			if phys&(1<<24-1) == 0 && ctx.Err() != nil {
+		for at := (r.Start + pageMask) &^ pageMask; at+pageSize <= r.End; at += step {
+			if at&(1<<24-1) == 0 && ctx.Err() != nil {
 				return ctx.Err()
 			}
-			if err := mem.ReadPhys(head[:], phys); err != nil {
+			b := buf[:min(head, (r.End-at)&^pageMask)]
+			if err := mem.ReadPhys(b, at); err != nil {
 				return fmt.Errorf("cannot search guest memory: %w", err)
 			}
-			if !fn(phys, head[:]) {
-				return nil
+			for i := uint64(0); i < uint64(len(b)); i += pageSize {
+				if !fn(at+i, b[i:i+pageHead]) {
+					return nil
+				}
 			}
 		}
 	}

@@ -41,6 +41,13 @@ type Memory interface {
 	Close() error
 }
 
+// BlockReader is Memory that takes about as long to read a few bytes as to read a
+// block. What searches it reads whole blocks.
+type BlockReader interface {
+	Memory
+	BlockSize() int // bytes
+}
+
 // Range is a half-open range of guest-physical addresses.
 type Range struct{ Start, End uint64 }
 

@@ -118,6 +118,9 @@ func (m *monitorMemory) save(p []byte, addr uint64) error {
 	return err
 }
 
+// BlockSize makes searches read as much at once as QEMU may write.
+func (m *monitorMemory) BlockSize() int { return maxSave }
+
 // Ranges lists all RAM: a monitor does not tell what is used of it.
 func (m *monitorMemory) Ranges() ([]vmi.Range, error) { return m.layout.Ranges(), nil }
 
