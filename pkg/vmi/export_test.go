@@ -77,3 +77,86 @@ func DescriptorsAt(ctx context.Context, g Guest, q Query) (out []uint64, err err
 
 // PagingLevels is how many levels the page tables have.
 func PagingLevels(g Guest) int { return g.(*linuxGuest).k.tables.levels }
+
+// TaskPlaces are the kernel addresses of what lists a process.
+type TaskPlaces struct {
+	Tasks, Sibling          uint64 // list nodes
+	PID, TGID, Comm         uint64
+	First, Number, IDRSlot  uint64 // of its struct pid: first task, number; and what leads there
+	PageCache, OtherPIDLink uint64 // its slab's cache in the page record; the pid link of process 1
+}
+
+// TaskAt finds what lists a process.
+func TaskAt(ctx context.Context, g Guest, pid uint32) (p TaskPlaces, err error) {
+	k := g.(*linuxGuest).during(ctx).k
+	at, err := k.pidStruct(pid)
+	if err != nil {
+		return p, err
+	}
+	t, ok := k.taskOfPID(at)
+	if !ok {
+		return p, ErrNoProcess
+	}
+	one, err := k.pidStruct(1)
+	if err != nil {
+		return p, err
+	}
+	first, err := k.firstTask(one)
+	if err != nil {
+		return p, err
+	}
+	p = TaskPlaces{
+		Tasks: t.addr + uint64(k.TaskTasks.off), Sibling: t.addr + uint64(k.TaskSibling.off),
+		PID: t.addr + uint64(k.TaskPID.off), TGID: t.addr + uint64(k.TaskTGID.off), Comm: t.addr + uint64(k.TaskComm.off),
+		First: at + uint64(k.PIDTasks.off), Number: at + uint64(k.PIDNumbers.off+k.UPIDNr.off),
+		OtherPIDLink: first + uint64(k.TaskPIDLinks.off),
+	}
+	entry, base, err := k.pidRoot()
+	if err != nil {
+		return p, err
+	}
+	for level, index := 0, uint64(pid)-base; ; level++ {
+		node, inner := xaNode(entry)
+		if !inner {
+			break
+		}
+		shift, slots, err := k.node(node, level)
+		if err != nil {
+			return p, err
+		}
+		i := index >> shift & (xaSlots - 1)
+		p.IDRSlot, entry = node+uint64(k.NodeSlots.off)+8*i, slots[i]
+	}
+	size := uint64(k.PageRecord.size)
+	page := k.vmemmap + (t.addr-k.direct)/pageSize*size
+	if compound, err := k.u64(page + 8); err == nil && compound&1 == 1 {
+		page = compound &^ 1
+	}
+	p.PageCache = page + uint64(k.SlabCache.off)
+	return p, nil
+}
+
+// SocketAt is where the nodes are by which a socket is in the tables of ports
+// and of connections or listeners.
+func SocketAt(ctx context.Context, g Guest, q Query) (ports, shown uint64, err error) {
+	k := g.(*linuxGuest).during(ctx).k
+	nets, err := k.namespacesOf(q)
+	if err != nil {
+		return 0, 0, err
+	}
+	all, err := k.portSockets(q, nets)
+	if err != nil {
+		return 0, 0, err
+	}
+	best := choose(all, q, nets[0].addr)
+	for _, group := range best {
+		if len(group) > 0 {
+			at := group[0].addr
+			if q.Proto != protoTCP {
+				return at + uint64(k.SockNode.off), 0, nil
+			}
+			return at + uint64(k.SockBindNode.off), at + uint64(k.SockNode.off), nil
+		}
+	}
+	return 0, 0, fmt.Errorf("no socket for %+v", q)
+}

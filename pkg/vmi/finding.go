@@ -20,8 +20,18 @@ const (
 	HiddenProcess FindingKind = "hidden-process"
 	// UnlinkedProcess: ps shows it, but a list that all processes are on does not.
 	UnlinkedProcess FindingKind = "unlinked-process"
-	// OrphanSocket: a socket is open, but no process holds it. It may be on its
-	// way between two processes, or be held by io_uring alone.
+	// AlteredProcess: its own record names another pid than the rest of the kernel
+	// knows it by.
+	AlteredProcess FindingKind = "altered-process"
+	// PosingProcess: it calls itself as kernel threads are called.
+	PosingProcess FindingKind = "posing-process"
+	// DeletedProgram: the file that it executes was deleted; updates do that too.
+	DeletedProgram FindingKind = "deleted-program"
+	// HiddenSocket: a process holds it, but a table that the guest's own listing
+	// of sockets is made from does not have it.
+	HiddenSocket FindingKind = "hidden-socket"
+	// OrphanSocket: a socket is open, but no process holds it; low where it is on
+	// its way between two processes.
 	OrphanSocket FindingKind = "orphan-socket"
 	// HiddenModule: kernel code that lsmod does not show.
 	HiddenModule FindingKind = "hidden-module"

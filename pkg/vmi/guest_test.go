@@ -68,7 +68,7 @@ func TestGuest_ProcessesAreThoseOfItsOwnPS(t *testing.T) {
 	}
 	got := make(map[uint32]psProcess)
 	for _, p := range list {
-		if p.Hidden || len(p.Views) != 4 {
+		if lasting := slices.DeleteFunc(slices.Clone(p.Views), func(v string) bool { return v == "running" }); p.Hidden || len(lasting) != 4 {
 			t.Errorf("%d %s: hidden %v, views %v", p.PID, p.Name, p.Hidden, p.Views)
 		}
 		got[p.PID] = psProcess{p.PID, p.PPID, p.Name, p.Start / 1e7}

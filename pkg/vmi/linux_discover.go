@@ -102,7 +102,7 @@ func discoverLinux(ctx context.Context, mem Memory, info vmcoreinfo) (*linuxKern
 	fail := func(what string, err error) (*linuxKernel, error) {
 		return nil, fmt.Errorf("%w: Linux %s: cannot %s: %w", ErrNotUnderstood, info.release, what, err)
 	}
-	k := &linuxKernel{release: info.release, scratch: new(scratch)}
+	k := &linuxKernel{release: info.release, scratch: new(scratch), followed: new(followed)}
 	if err := k.locate(ctx, mem, info); err != nil {
 		return fail("find its page tables", err)
 	}

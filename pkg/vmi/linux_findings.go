@@ -16,7 +16,9 @@ func (g *linuxGuest) Findings(ctx context.Context) ([]Finding, error) {
 		by func(context.Context) ([]Finding, error)
 	}{
 		{"the processes", g.processFindings},
+		{"the programs", g.programFindings},
 		{"the sockets", g.socketFindings},
+		{"the tables of sockets", g.tableFindings},
 		{"the modules", g.moduleFindings},
 		{"the kernel's functions", g.hookFindings},
 	} {
@@ -52,6 +54,9 @@ func (g *linuxGuest) processFindings(ctx context.Context) ([]Finding, error) {
 		switch {
 		case c.missed[key] >= g.samples:
 			f.Kind, f.Severity, f.Evidence = HiddenProcess, High, hiddenWhy(s.views, c.missed[key])
+		case c.altered[key] >= g.samples:
+			f.Kind, f.Severity = AlteredProcess, High
+			f.Evidence = fmt.Sprintf("its own record says another pid than its struct pid, which says %d, in %d samples that agree", s.task.number, c.altered[key])
 		case c.looks[key] >= g.samples && !(slices.Contains(s.views, viewTasks) && slices.Contains(s.views, viewTree)):
 			f.Kind, f.Severity = UnlinkedProcess, Medium
 			f.Evidence = fmt.Sprintf("its own ps shows it; seen in %s, missing from %s, in %d samples that agree",
@@ -90,17 +95,35 @@ func (g *linuxGuest) socketFindings(ctx context.Context) ([]Finding, error) {
 			return nil, nil
 		}
 	}
+	flying, err := g.flying(ctx, orphans)
+	if err != nil {
+		return nil, err
+	}
 	var out []Finding
 	for key, s := range orphans {
-		out = append(out, Finding{
+		f := Finding{
 			Kind: OrphanSocket, Severity: Medium,
 			Subject: fmt.Sprintf("%s (%s)", s, stateName(s.state)),
 			Evidence: fmt.Sprintf("its file (inode %d) is open, and no process in any view has a descriptor of it, in %d samples that agree",
 				key.inode, g.samples),
-		})
+		}
+		if _, ok := flying[key.file]; ok {
+			f.Severity = Low
+			f.Evidence += "; it is in the queue of a unix socket, on its way between two processes"
+		}
+		out = append(out, f)
 	}
 	slices.SortFunc(out, func(a, b Finding) int { return cmp.Compare(a.Subject, b.Subject) })
 	return out, nil
+}
+
+// flying are those of the orphans that wait in a unix socket.
+func (g *linuxGuest) flying(ctx context.Context, orphans map[openSocket]sock) (map[uint64]flight, error) {
+	want := make(map[uint64]bool)
+	for key := range orphans {
+		want[key.file] = true
+	}
+	return g.k.inFlight(ctx, want)
 }
 
 // openSocket tells an open socket from a later one at the same place.

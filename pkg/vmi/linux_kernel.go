@@ -8,7 +8,8 @@ import (
 )
 
 // linuxKernel is one running kernel: how to read its addresses, where its
-// symbols are and what its structs look like. It is immutable.
+// symbols are and what its structs look like. It is immutable, but for what its
+// scratch and followed guard themselves.
 type linuxKernel struct {
 	space
 	*linuxLayout
@@ -18,6 +19,7 @@ type linuxKernel struct {
 	taskSpan span
 	sockSpan span
 	scratch  *scratch
+	followed *followed
 	vmemmap  uint64 // the array of page records, by page frame number
 }
 

@@ -135,6 +135,27 @@ type linuxLayout struct {
 	EstHead     field `btf:"inet_ehash_bucket.chain?"`
 	EstSlotSize field `btf:"sizeof inet_ehash_bucket?"`
 
+	RunCurrent   field `btf:"rq.curr?"`
+	RunIdle      field `btf:"rq.idle?"`
+	RunFair      field `btf:"rq.cfs_tasks?"`
+	RunExt       field `btf:"rq.scx.runnable_list?"`
+	RunRT        field `btf:"rq.rt.active.queue?"`
+	RunDeadline  field `btf:"rq.dl.root.rb_root.rb_node?"`
+	TaskFair     field `btf:"task_struct.se.group_node?"`
+	TaskExt      field `btf:"task_struct.scx.runnable_node?"`
+	TaskRT       field `btf:"task_struct.rt.run_list?"`
+	TaskDeadline field `btf:"task_struct.dl.rb_node?"`
+
+	ListenHash     field `btf:"inet_hashinfo.lhash2?"`
+	ListenMask     field `btf:"inet_hashinfo.lhash2_mask?"`
+	ListenSlots    field `btf:"inet_hashinfo.listening_hash?"`
+	ListenHead     field `btf:"inet_listen_hashbucket.nulls_head?"`
+	ListenHeadOld  field `btf:"inet_listen_hashbucket.head|inet_listen_hashbucket.nulls_head?"`
+	ListenSlotSize field `btf:"sizeof inet_listen_hashbucket?"`
+	SockOwned      field `btf:"sock.sk_lock.owned?"`
+	SockLock       field `btf:"sock.sk_lock.slock?"`
+	DentryHashed   field `btf:"dentry.d_hash.pprev?"`
+
 	TaskRings     field `btf:"task_struct.io_uring?"`
 	RingsHead     field `btf:"io_uring_task.xa.xa_head?"`
 	RingsNode     field `btf:"io_tctx_node.ctx?"`

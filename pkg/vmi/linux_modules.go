@@ -82,30 +82,15 @@ func (k *linuxKernel) treeModules() (map[uint64]module, error) {
 		return nil, err
 	}
 	out := make(map[uint64]module)
-	queue := []uint64{root}
-	for seen := 0; len(queue) > 0; seen++ {
-		node := queue[0]
-		queue = queue[1:]
-		if node == 0 {
-			continue
-		}
-		if seen > maxModuleNodes {
-			return nil, fmt.Errorf("%w: endless tree of modules", ErrUnstable)
-		}
-		var children [16]byte // rb_right and rb_left
-		if err := k.read(children[:], node+8); err != nil {
-			return nil, err
-		}
-		queue = append(queue, binary.LittleEndian.Uint64(children[:]), binary.LittleEndian.Uint64(children[8:]))
+	err = k.rbTree(root, maxModuleNodes, func(node uint64) error {
 		addr, err := k.u64(node - uint64(k.ModNodeNode.off) + uint64(k.ModNodeMod.off))
 		if err != nil {
-			return nil, err
+			return err
 		}
-		if out[addr], err = k.module(addr); err != nil {
-			return nil, err
-		}
-	}
-	return out, nil
+		out[addr], err = k.module(addr)
+		return err
+	})
+	return out, err
 }
 
 // sysfsModules is what /sys/module shows, less what is built in.

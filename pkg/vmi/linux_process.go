@@ -14,7 +14,12 @@ const (
 	viewPIDs  = "pids"
 	viewTree  = "tree"
 	viewSlab  = "slab"
+	// viewRunning is a sample: who is missing there sleeps.
+	viewRunning = "running"
 )
+
+// lasting are the views that show a process as long as it lives.
+var lasting = []string{viewTasks, viewPIDs, viewTree, viewSlab}
 
 // sampleGap is the pause between two looks at a process that seems hidden: long
 // enough for a fork or an exit that is under way to be over.
@@ -32,13 +37,18 @@ func (k *linuxKernel) sample(ctx context.Context) (map[id]*sighting, error) {
 	for _, v := range []struct {
 		name string
 		walk func(context.Context) ([]task, error)
-	}{{viewTasks, k.tasksView}, {viewPIDs, k.pidsView}, {viewTree, k.treeView}, {viewSlab, k.slabView}} {
+	}{{viewTasks, k.tasksView}, {viewPIDs, k.pidsView}, {viewTree, k.treeView}, {viewSlab, k.slabView}, {viewRunning, k.runningView}} {
 		tasks, err := v.walk(ctx)
 		if err != nil {
 			return nil, err
 		}
 		for _, t := range tasks {
-			if !t.leads() || !k.living(t) {
+			if !t.leads() { // a thread, by which a process shows that is not there itself
+				if t, err = k.task(t.leader); err != nil {
+					continue // exiting
+				}
+			}
+			if !k.living(t) {
 				continue
 			}
 			s := seen[t.id()]
@@ -59,13 +69,15 @@ type census struct {
 	last    map[id]*sighting
 	missed  map[id]int // in how many samples ps would not have shown it
 	looks   map[id]int // in how many samples it was there
+	altered map[id]int // in how many samples its own record named another pid
 	samples int
 }
 
-// census samples until every process is in all views, or n times.
+// census samples until every process is in all views, or n times; n times more
+// if the last look was the first that showed somebody on a run queue alone.
 func (k *linuxKernel) census(ctx context.Context, n int) (census, error) {
-	c := census{missed: make(map[id]int), looks: make(map[id]int)}
-	for c.samples < n {
+	c := census{missed: make(map[id]int), looks: make(map[id]int), altered: make(map[id]int)}
+	for more := 0; c.samples < n+more; {
 		if c.samples > 0 {
 			if err := pause(ctx, sampleGap); err != nil {
 				return c, err
@@ -80,14 +92,23 @@ func (k *linuxKernel) census(ctx context.Context, n int) (census, error) {
 				s.views = union(before.views, s.views)
 			}
 			c.looks[key]++
+			if s.task.altered {
+				c.altered[key]++
+			}
 			if !k.shown(s) {
 				c.missed[key]++
 			}
 		}
 		c.last = seen
 		c.samples++
-		if !slices.ContainsFunc(sightings(seen), func(s *sighting) bool { return len(s.views) < 4 }) {
+		k.followed.keep(seen)
+		if !slices.ContainsFunc(sightings(seen), func(s *sighting) bool { return s.task.altered || len(missingViews(s.views)) > 0 }) {
 			break
+		}
+		if c.samples == n && slices.ContainsFunc(sightings(seen), func(s *sighting) bool {
+			return c.looks[s.task.id()] < n && slices.Equal(s.views, []string{viewRunning})
+		}) {
+			more = n - 1
 		}
 	}
 	return c, nil
@@ -117,7 +138,7 @@ func (k *linuxKernel) shown(s *sighting) bool {
 // union keeps the order of the views.
 func union(a, b []string) []string {
 	var out []string
-	for _, v := range []string{viewTasks, viewPIDs, viewTree, viewSlab} {
+	for _, v := range append(slices.Clone(lasting), viewRunning) {
 		if slices.Contains(a, v) || slices.Contains(b, v) {
 			out = append(out, v)
 		}
@@ -232,14 +253,18 @@ func (k *linuxKernel) hidden(ctx context.Context, t task, n int) (views []string
 }
 
 func hiddenWhy(views []string, samples int) string {
+	seen := strings.Join(views, ", ")
+	if seen == "" {
+		seen = "none"
+	}
 	return fmt.Sprintf("its own ps does not show it: seen in %s, missing from %s, in %d samples that agree",
-		strings.Join(views, ", "), strings.Join(missingViews(views), ", "), samples)
+		seen, strings.Join(missingViews(views), ", "), samples)
 }
 
-// missingViews are those that are not among views.
+// missingViews are the lasting ones that are not among views.
 func missingViews(views []string) []string {
 	var missing []string
-	for _, v := range []string{viewTasks, viewPIDs, viewTree, viewSlab} {
+	for _, v := range lasting {
 		if !slices.Contains(views, v) {
 			missing = append(missing, v)
 		}

@@ -11,6 +11,7 @@ const (
 	stateEstablished = 1
 	stateSynRecv     = 3
 	stateTimeWait    = 6
+	stateClose       = 7
 	stateCloseWait   = 8
 	stateListen      = 10
 	stateNewSynRecv  = 12

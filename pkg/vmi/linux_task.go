@@ -26,6 +26,8 @@ type task struct {
 	flags     uint32
 	exit      uint32
 	comm      string
+	number    uint32 // what its struct pid says of its pid; 0 where that cannot be read
+	altered   bool   // it said another pid than its struct pid, which pid and tgid are from now
 	// Kernel addresses.
 	class, next, mm, parent, leader, threadPID, cred, files, signal uint64
 	cgroups, nsproxy                                                uint64
@@ -40,7 +42,39 @@ func (k *linuxKernel) task(addr uint64) (task, error) {
 		return task{}, err
 	}
 	defer k.scratch.put(r)
-	return k.taskFrom(r), nil
+	t := k.taskFrom(r)
+	k.unmask(&t)
+	return t, nil
+}
+
+// unmask reads the pid that the rest of the kernel knows a task by. Somebody who
+// has changed it in the task itself, to look like a task that is not there, does
+// not change that.
+func (k *linuxKernel) unmask(t *task) {
+	if !k.isDirect(t.threadPID) {
+		return
+	}
+	var err error
+	t.number, err = k.u32(t.threadPID + uint64(k.PIDNumbers.off) + uint64(k.UPIDNr.off))
+	leader := t.leader == t.addr
+	if err != nil || t.pid != 0 && t.number == t.pid && (!leader || t.tgid == t.pid) {
+		return
+	}
+	// Kernel threads are left out: the idle tasks have no pid.
+	if t.exit != 0 || !k.isDirect(t.mm) || !k.isDirect(t.files) {
+		return
+	}
+	// While a task is copied from its parent it has the parent's struct pid.
+	if first, err := k.firstTask(t.threadPID); err != nil || first != 0 && first != t.addr {
+		return
+	}
+	t.altered = true
+	if t.number != 0 {
+		t.pid = t.number
+	}
+	if leader {
+		t.tgid = t.pid
+	}
 }
 
 func (k *linuxKernel) taskFrom(r record) task {
@@ -67,15 +101,14 @@ func (t task) id() id { return id{t.pid, t.start} }
 // that is being made or taken down. While a task is copied from its parent it
 // has the parent's struct pid, so that the number there is the parent's.
 func (k *linuxKernel) living(t task) bool {
-	if t.pid == 0 || t.usage == 0 || t.usage > 1<<30 || t.exit&exitDead != 0 || !inImage(t.class) || !k.isDirect(t.threadPID) {
+	if t.usage == 0 || t.usage > 1<<30 || t.exit&exitDead != 0 || !inImage(t.class) || !k.isDirect(t.threadPID) {
 		return false
 	}
-	nr, err := k.u32(t.threadPID + uint64(k.PIDNumbers.off) + uint64(k.UPIDNr.off))
-	return err == nil && nr == t.pid
+	return t.altered || t.pid != 0 && t.number == t.pid
 }
 
 // leads says whether the task stands for a process, being the leader of its threads.
-func (t task) leads() bool { return t.leader == t.addr && t.pid == t.tgid }
+func (t task) leads() bool { return t.leader == t.addr }
 
 // tasksView walks the list of all processes.
 func (k *linuxKernel) tasksView(ctx context.Context) ([]task, error) {

@@ -101,7 +101,7 @@ type Process struct {
 	Container string     `json:"container,omitempty"` // the innermost container's id, as its cgroup is named
 	NetNS     uint32     `json:"net_ns,omitempty"`    // number of the network namespace, as in /proc/PID/ns/net; 0 for kernel threads
 	Parents   []Ancestor `json:"parents,omitempty"`   // the parent first
-	Views     []string   `json:"views"`               // of tasks, pids, tree, slab: those that show it
+	Views     []string   `json:"views"`               // of tasks, pids, tree, slab, running: those that show it; who is not running sleeps
 	Hidden    bool       `json:"hidden"`
 	HiddenWhy string     `json:"hidden_why,omitempty"` // which views miss it, over how many samples
 	Via       string     `json:"via,omitempty"`        // of an owner or candidate: what it holds, as "descriptor 5" or "packet socket"
