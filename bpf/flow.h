@@ -24,6 +24,7 @@ static __always_inline __u64 idle_timeout(const struct flow *flow, const struct 
 	case IPPROTO_TCP:
 		return tcp_is_established(flow) ? set->tcp_established : set->tcp_transient;
 	case IPPROTO_UDP:
+	case IPPROTO_UDPLITE:
 		return set->udp_idle;
 	}
 	return set->other_idle;

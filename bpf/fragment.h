@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
 /*
  * Fragments: the ports of a datagram are remembered from its head, as long as
- * a head that was not dropped is FRAGMENT_LIFETIME young.
+ * a head that was not dropped is FRAGMENT_LIFETIME young. Its pieces must come in
+ * order, as hosts send them: one that begins before the end of an earlier one
+ * overlaps it, and which of the two the receiver believes is not ours to know
+ * (RFC 5722).
  */
 #ifndef VMGATE_FRAGMENT_H
 #define VMGATE_FRAGMENT_H
@@ -27,6 +30,7 @@ static __always_inline void remember_head(const struct packet *pkt)
 		.time = pkt->now,
 		.sport = pkt->sport,
 		.dport = pkt->dport,
+		.end = pkt->fragment_len,
 		.proto = pkt->proto,
 	};
 	struct fragment_key key;
@@ -51,8 +55,11 @@ static __always_inline int join_fragment(struct packet *pkt)
 	head = bpf_map_lookup_elem(&fragments, &key);
 	if (!head || elapsed(pkt->now, head->time) > FRAGMENT_LIFETIME)
 		return REASON_DROP_FRAGMENT;
-	if (head->proto == IPPROTO_TCP && pkt->fragment_offset < sizeof(struct tcphdr))
-		return REASON_DROP_FRAGMENT; /* would overwrite the header (RFC 3128) */
+	if (port.kind == PORT_VNIC) { /* back from the IDS it has been here before */
+		if (pkt->fragment_offset < head->end)
+			return REASON_DROP_FRAGMENT;
+		head->end = pkt->fragment_offset + pkt->fragment_len;
+	}
 	pkt->sport = head->sport;
 	pkt->dport = head->dport;
 	pkt->proto = head->proto;

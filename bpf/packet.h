@@ -74,6 +74,7 @@ struct packet {
 	volatile __u16 cursor;  /* where the parser stands */
 	__u16 l4;
 	__u16 fragment_offset;  /* bytes */
+	__u16 fragment_len;
 	volatile __u8 proto;    /* while parsing: the next header */
 	__u8 fragment_proto;    /* as the fragment's own header names it */
 	__u8 hop_limit;
@@ -107,8 +108,9 @@ struct fragment {
 	__u64 time;
 	__be16 sport;
 	__be16 dport;
+	__u32 end;              /* of what has come: the next piece begins here or later */
 	__u8 proto;             /* of the datagram, behind all extension headers */
-	__u8 pad[3];
+	__u8 pad[7];
 };
 
 #define SUB_BUDGETS 16
@@ -131,7 +133,7 @@ struct sample {
 };
 
 _Static_assert(sizeof(struct fragment_key) == 48, "fragment_key");
-_Static_assert(sizeof(struct fragment) == 16, "fragment");
+_Static_assert(sizeof(struct fragment) == 24, "fragment");
 _Static_assert(offsetof(struct packet, src) % 8 == 0, "addresses are compared as words");
 
 static __always_inline struct decision drop(enum reason reason)

@@ -75,6 +75,7 @@ static __always_inline int note_fragment(struct packet *pkt, __u32 offset, bool 
 		return REASON_DROP_MALFORMED;
 	pkt->fragment = offset ? FRAGMENT_LATER : FRAGMENT_FIRST;
 	pkt->fragment_offset = offset;
+	pkt->fragment_len = len;
 	return 0;
 }
 

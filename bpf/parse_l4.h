@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
 /*
- * TCP, UDP, SCTP, ICMP and ICMPv6 headers: ports, flags and what kind of
+ * TCP, UDP, UDP-Lite, SCTP, ICMP and ICMPv6 headers: ports, flags and what kind of
  * packet it is. Contract as in parse.h. Later fragments have no header here;
  * fragment.h finds their ports.
  */
@@ -51,6 +51,9 @@ struct icmp_header {
 
 #ifndef IPPROTO_SCTP
 #define IPPROTO_SCTP 132
+#endif
+#ifndef IPPROTO_UDPLITE
+#define IPPROTO_UDPLITE 136
 #endif
 
 /* A header that its first fragment cuts off is an attack on parsers like this. */
@@ -105,6 +108,23 @@ static __always_inline int parse_udp(struct packet *pkt, void *data, void *data_
 	pkt->sport = udp->source;
 	pkt->dport = udp->dest;
 	pkt->kind = udp_kind(pkt);
+	return 0;
+}
+
+/* Its length field is the checksum's coverage (RFC 3828): 0 for all, or at least
+ * the header. */
+static __always_inline int parse_udplite(struct packet *pkt, void *data, void *data_end, __u32 len)
+{
+	struct udphdr *udp = at(data, data_end, pkt->l4, sizeof(*udp));
+	__u32 covered;
+
+	if (!udp || len < sizeof(*udp))
+		return cut_off(pkt);
+	covered = bpf_ntohs(udp->len);
+	if (covered && (covered < sizeof(*udp) || (!pkt->fragment && covered > len)))
+		return REASON_DROP_MALFORMED;
+	pkt->sport = udp->source;
+	pkt->dport = udp->dest;
 	return 0;
 }
 
@@ -179,6 +199,8 @@ static __always_inline int parse_l4(struct packet *pkt, void *data, void *data_e
 		return parse_tcp(pkt, data, data_end, len);
 	case IPPROTO_UDP:
 		return parse_udp(pkt, data, data_end, len);
+	case IPPROTO_UDPLITE:
+		return parse_udplite(pkt, data, data_end, len);
 	case IPPROTO_SCTP:
 		return parse_sctp(pkt, data, data_end, len);
 	case IPPROTO_ICMP:

@@ -44,7 +44,7 @@ static __always_inline __u32 quoted_header(struct packet *pkt, void *data, void 
 
 static __always_inline bool has_ports(__u8 proto)
 {
-	return proto == IPPROTO_TCP || proto == IPPROTO_UDP || proto == IPPROTO_SCTP;
+	return proto == IPPROTO_TCP || proto == IPPROTO_UDP || proto == IPPROTO_UDPLITE || proto == IPPROTO_SCTP;
 }
 
 /* Makes the key of the quoted packet. */

@@ -124,8 +124,9 @@ type VmgateFragment struct {
 	Time  uint64
 	Sport uint16
 	Dport uint16
+	End   uint32
 	Proto uint8
-	Pad   [3]uint8
+	Pad   [7]uint8
 }
 
 type VmgateFragmentKey struct {
@@ -243,6 +244,7 @@ type VmgatePacket struct {
 	Cursor         uint16
 	L4             uint16
 	FragmentOffset uint16
+	FragmentLen    uint16
 	Proto          uint8
 	FragmentProto  uint8
 	HopLimit       uint8
@@ -254,7 +256,6 @@ type VmgatePacket struct {
 	Monitored      uint8
 	Inspected      uint8
 	Pad            [2]uint8
-	_              [2]byte
 	Decision       struct {
 		_       structs.HostLayout
 		Action  uint32

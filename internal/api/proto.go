@@ -16,7 +16,7 @@ func ParseProto(s string) (uint8, error) {
 	}
 	n, err := strconv.ParseUint(s, 10, 8)
 	if err != nil {
-		return 0, fmt.Errorf("%w: %q is no protocol: write tcp, udp, sctp, icmp, icmpv6 or a number below 256", ErrInvalid, s)
+		return 0, fmt.Errorf("%w: %q is no protocol: write tcp, udp, udplite, sctp, icmp, icmpv6 or a number below 256", ErrInvalid, s)
 	}
 	return uint8(n), nil
 }

@@ -94,7 +94,7 @@ type Rule struct {
 	Name     string      `yaml:"name" schema:"required"`
 	From     Selector    `yaml:"from"`
 	To       Selector    `yaml:"to"`
-	Protocol string      `yaml:"protocol"`                                         // tcp, udp, sctp, icmp, icmpv6, any (default) or a number
+	Protocol string      `yaml:"protocol"`                                         // tcp, udp, udplite, sctp, icmp, icmpv6, any (default) or a number
 	Ports    []PortRange `yaml:"ports"`                                            // of the destination: 80 or "8000-8010"
 	Action   string      `yaml:"action" schema:"required" enum:"allow,deny,check"` // allow, deny or check
 	Alert    bool        `yaml:"alert"`

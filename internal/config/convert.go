@@ -15,7 +15,7 @@ func ParseProtocol(s string) (uint8, error) {
 	}
 	proto, err := strconv.ParseUint(s, 10, 8)
 	if err != nil || proto == 0 {
-		return 0, fmt.Errorf("unknown protocol %q: want tcp, udp, sctp, icmp, icmpv6, any or a number from 1 to 255", s)
+		return 0, fmt.Errorf("unknown protocol %q: want tcp, udp, udplite, sctp, icmp, icmpv6, any or a number from 1 to 255", s)
 	}
 	return uint8(proto), nil
 }

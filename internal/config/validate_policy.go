@@ -115,7 +115,7 @@ func (v *checker) checkPorts(path string, r *Rule) {
 	case len(r.Ports) == 0:
 		v.report(path+".ports", "%s.ports is empty: name ports, or leave the line out for all", path)
 	case !verdict.HasPorts(proto):
-		v.report(path+".ports", "%s.ports: protocol %s has no ports: write protocol: tcp, udp or sctp, or leave ports out", path, r.Protocol)
+		v.report(path+".ports", "%s.ports: protocol %s has no ports: write protocol: tcp, udp, udplite or sctp, or leave ports out", path, r.Protocol)
 	}
 }
 

@@ -24,6 +24,11 @@ func (d *decoder) transport(p *Packet, dg datagram) (ports [2]uint16, err error)
 	case layers.IPProtocolSCTP:
 		err = d.sctp.DecodeFromBytes(dg.payload, feedback)
 		return [2]uint16{uint16(d.sctp.SrcPort), uint16(d.sctp.DstPort)}, err
+	case layers.IPProtocolUDPLite:
+		if len(dg.payload) < 8 {
+			return ports, errTruncated
+		}
+		return [2]uint16{binary.BigEndian.Uint16(dg.payload), binary.BigEndian.Uint16(dg.payload[2:])}, nil
 	case layers.IPProtocolICMPv4:
 		if err = d.icmp.DecodeFromBytes(dg.payload, feedback); err != nil {
 			return ports, err

@@ -10,11 +10,12 @@ import (
 
 // IP protocol numbers that rules name.
 const (
-	protoICMP   = 1
-	protoTCP    = 6
-	protoUDP    = 17
-	protoICMPv6 = 58
-	protoSCTP   = 132
+	protoICMP    = 1
+	protoTCP     = 6
+	protoUDP     = 17
+	protoICMPv6  = 58
+	protoSCTP    = 132
+	protoUDPLite = 136
 )
 
 // DefaultRule is the name of the rule that stands for "no rule matched".
@@ -131,7 +132,7 @@ type Rule struct {
 
 	From, To Selector
 	Proto    uint8       // IP protocol number, 0 for any
-	Ports    []PortRange // of the destination; none for any. Match only TCP, UDP and SCTP
+	Ports    []PortRange // of the destination; none for any. Match only protocols that have ports
 
 	Action Action
 	Alert  bool
@@ -174,7 +175,7 @@ func (r *Rule) matchesPort(f *Flow) bool {
 
 // HasPorts says whether the IP protocol has ports that rules can name.
 func HasPorts(proto uint8) bool {
-	return proto == protoTCP || proto == protoUDP || proto == protoSCTP
+	return proto == protoTCP || proto == protoUDP || proto == protoSCTP || proto == protoUDPLite
 }
 
 // ProtoName names an IP protocol as the configuration does: "tcp", "any" for 0,
@@ -193,6 +194,8 @@ func ProtoName(proto uint8) string {
 		return "icmpv6"
 	case protoSCTP:
 		return "sctp"
+	case protoUDPLite:
+		return "udplite"
 	default:
 		return fmt.Sprint(proto)
 	}
@@ -200,7 +203,7 @@ func ProtoName(proto uint8) string {
 
 // ProtoNumber is the inverse of ProtoName for names: 0 for "any".
 func ProtoNumber(name string) (number uint8, known bool) {
-	for _, proto := range [...]uint8{0, protoICMP, protoTCP, protoUDP, protoICMPv6, protoSCTP} {
+	for _, proto := range [...]uint8{0, protoICMP, protoTCP, protoUDP, protoICMPv6, protoSCTP, protoUDPLite} {
 		if ProtoName(proto) == name {
 			return proto, true
 		}
