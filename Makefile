@@ -62,8 +62,9 @@ race: ## Run the quick tests under the race detector (needs gcc)
 	$(GO) test -json -short -race $(PKG) | $(GO) run ./scripts/testsum
 
 .PHONY: fuzz
-fuzz: ## Run every fuzz test for FUZZTIME (10s)
+fuzz: ## Run every fuzz test for FUZZTIME (10s), and a million frames against the model
 	scripts/fuzz.sh $(FUZZTIME)
+	VMGATE_MODEL_FRAMES=1000000 $(GO) test -count 1 -run '^TestModel_' -timeout 30m -v ./bpf
 
 .PHONY: bench
 bench: deps ## Measure the whole gateway (root) into build/bench.json, or only ONLY=KEY,KEY

@@ -87,9 +87,9 @@ func isTagged(frame []byte) bool {
 	return kind == 0x8100 || kind == 0x88a8
 }
 
-// runTCX sends one frame through vmgate_tcx and says what became of it in XDP's
+// fireTCX sends one frame through vmgate_tcx and says what became of it in XDP's
 // terms. The mark that the skb comes with must not matter.
-func (g *gateway) runTCX(frame []byte) outcome {
+func (g *gateway) fireTCX(frame []byte) outcome {
 	g.Helper()
 	prog, in := g.progs["vmgate_tcx"], skbContext{Mark: uint32(bpf.VmgateMarkMARK_FORWARD)}
 	data := frame
@@ -104,13 +104,12 @@ func (g *gateway) runTCX(frame []byte) outcome {
 		in.CB[2] = uint32(binary.NativeEndian.Uint16(frame[12:])) | 1<<16
 	}
 	var left skbContext
-	before := g.counters(g.port)
 	opts := ebpf.RunOptions{Data: data, DataOut: make([]byte, len(frame)+256), Context: in, ContextOut: &left, Repeat: 1}
 	action, err := prog.Run(&opts)
 	if err != nil {
 		g.Fatalf("run: %v\n% x", err, frame)
 	}
-	o := outcome{out: opts.DataOut, mark: bpf.VmgateMark(left.Mark), counted: diff(before, g.counters(g.port))}
+	o := outcome{out: opts.DataOut, mark: bpf.VmgateMark(left.Mark)}
 	if isTagged(frame) {
 		o.out = append(append(append([]byte(nil), o.out[:12]...), frame[12:16]...), o.out[12:]...)
 	}
