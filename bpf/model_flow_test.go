@@ -228,6 +228,7 @@ func (m *model) find(key bpf.VmgateFlowKey) *modelFlow {
 }
 
 // judge is the strictest verdict; undecided if anything is and nothing says drop.
+// A flow that was found clean need not be checked.
 func (m *model) judge(f *modelFlow) bpf.VmgateVerdict {
 	all := []bpf.VmgateVerdict{f.f.Verdict, m.rules[f.f.Rule]}
 	for _, d := range f.f.Dir {
@@ -240,6 +241,9 @@ func (m *model) judge(f *modelFlow) bpf.VmgateVerdict {
 	}
 	if open && worst != drop {
 		return unsettled
+	}
+	if worst == check && f.f.Cleared != 0 {
+		return forward
 	}
 	return worst
 }

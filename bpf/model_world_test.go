@@ -138,6 +138,7 @@ func (m *model) someFlow(r *rand.Rand) {
 	f := &modelFlow{age: [3]uint64{someAge(r), never, never}, expired: chance(r, 3)}
 	f.f.Verdict, f.f.Rule, f.f.Initiator = someVerdict(r, 90), theRule, uint32(pick(r, from, from, 1-from))
 	f.f.SynSeq = pick[uint32](r, 0, 7)
+	f.f.Cleared = uint32(r.IntN(2))
 	ha, hb := worldHome[string(a)], worldHome[string(b)]
 	there, back := &f.f.Dir[from], &f.f.Dir[1-from]
 	there.SrcMac, there.DstMac, there.InPort, there.OutPort, there.Vm = macAdr(a), macAdr(b), uint16(ha.port), uint16(hb.port), ha.vm
