@@ -119,7 +119,7 @@ func (i *ids) culprit(s *state, n *node, a snort.Alert) (*verdict.Process, loade
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), s.cfg.Decision.Deadline)
 	defer cancel()
-	owner := s.guests[n.name].owner(ctx, a.Proto, a.Src, a.Dst)
+	owner := s.guests[n.name].owner(ctx, a.Proto, a.Src, a.Dst, s.cfg.Decision.AttributionAge)
 	if owner.State != verdict.OwnerKnown {
 		return nil, key, errors.New(owner.Detail)
 	}

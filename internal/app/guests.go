@@ -32,8 +32,9 @@ func newGuest(vm string, memory config.Memory, samples int, m *metrics.Metrics, 
 }
 
 // owner looks up which process holds the local end of a flow. Every outcome is
-// an answer: a failure is OwnerUnavailable, with the reason as its detail.
-func (g *guest) owner(ctx context.Context, proto uint8, local, remote netip.AddrPort) verdict.Owner {
+// an answer: a failure is OwnerUnavailable, with the reason as its detail. Who
+// had the socket not longer than age ago is told where nobody has it now.
+func (g *guest) owner(ctx context.Context, proto uint8, local, remote netip.AddrPort, age time.Duration) verdict.Owner {
 	begin := time.Now()
 	answer, err := g.ask(ctx, vmi.Query{Proto: proto, Local: local, Remote: remote})
 	result := verdict.Owner{Observed: begin}
@@ -43,6 +44,12 @@ func (g *guest) owner(ctx context.Context, proto uint8, local, remote netip.Addr
 	case len(answer.Owners) == 0:
 		result.State, result.Detail = verdict.OwnerNone, "no process holds the port"
 		result.Observed = answer.ReadAt
+		for _, p := range answer.Past {
+			if ago := answer.ReadAt.Sub(p.Seen); ago <= age {
+				result.Past = append(result.Past, describe(g.vm, p.Process))
+				result.Detail += fmt.Sprintf("; %s[%d] had it %v ago", p.Name, p.PID, ago.Round(time.Millisecond))
+			}
+		}
 	default:
 		result.State, result.Detail = verdict.OwnerKnown, answer.Verified
 		result.Observed = answer.ReadAt

@@ -127,6 +127,7 @@ func (a *App) openDecision(cfg *config.Config, undo *cleanups) error {
 	if err := a.openMetrics(cfg, undo); err != nil {
 		return err
 	}
+	a.sweeper.metrics = a.metrics
 	a.decider = &decider{
 		dp: a.dp, book: a.book, owners: a.owners, effects: a.effects, journal: a.journal,
 		metrics: a.metrics, log: a.log, now: current,

@@ -26,5 +26,5 @@ func (s *state) ownerOf(ctx context.Context, end, peer verdict.Endpoint, proto u
 	if g == nil {
 		return verdict.Owner{State: verdict.OwnerUndeclared}
 	}
-	return g.owner(ctx, proto, addrPort(end), addrPort(peer))
+	return g.owner(ctx, proto, addrPort(end), addrPort(peer), s.cfg.Decision.AttributionAge)
 }

@@ -7,13 +7,16 @@ import (
 	"sync"
 	"time"
 
+	"github.com/vmgate/vmgate/internal/metrics"
 	"github.com/vmgate/vmgate/pkg/verdict"
 )
 
 // sweeper looks over each VM from time to time, and at once when asked to: it
 // finds hidden processes that open no connection, and the ports of processes
-// that have a verdict on them, so that their next packet is dropped in XDP.
+// that have a verdict on them, so that their next packet is dropped in XDP. And
+// introspection learns from it who has which port, for when they have gone.
 type sweeper struct {
+	metrics *metrics.Metrics
 	book    *verdict.Book
 	effects *effects
 	log     *slog.Logger
@@ -70,6 +73,12 @@ func (s *sweeper) sweep(ctx context.Context, g *guest) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
+	begin := time.Now()
+	defer func() { s.metrics.ObserveSweep(g.vm, time.Since(begin)) }()
+	if err := open.Sweep(ctx); err != nil {
+		g.noticed(err)
+		return fmt.Errorf("cannot sweep %s: %w", g.vm, err)
+	}
 	processes, err := open.Processes(ctx)
 	if err != nil {
 		g.Noticed(err)

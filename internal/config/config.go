@@ -184,7 +184,7 @@ type Decision struct {
 	HeldPerFlow    int           `yaml:"held-per-flow"`   // packets; default 4
 	HeldPerVM      int           `yaml:"held-per-vm"`     // undecided flows; default 1024
 	FlowsPerVM     int           `yaml:"flows-per-vm"`    // decided flows; default 65536
-	Scan           time.Duration `yaml:"scan"`            // pause between sweeps over each VM; default 2s, 0 keeps the default
+	Scan           time.Duration `yaml:"scan"`            // pause between sweeps over each VM; default 1s, 0 keeps the default
 }
 
 // Metrics configures the Prometheus endpoint; empty Listen means none.

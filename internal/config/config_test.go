@@ -45,7 +45,7 @@ func TestParse_EmptyFileHasTheDefaults(t *testing.T) {
 		}
 		want := config.Decision{
 			Deadline: 200 * time.Millisecond, AttributionAge: 2 * time.Second, HiddenSamples: 3,
-			Queues: 2, QueueBase: 5820, HeldPerFlow: 4, HeldPerVM: 1024, FlowsPerVM: 65536, Scan: 2 * time.Second,
+			Queues: 2, QueueBase: 5820, HeldPerFlow: 4, HeldPerVM: 1024, FlowsPerVM: 65536, Scan: time.Second,
 		}
 		if diff := cmp.Diff(want, c.Decision); diff != "" {
 			t.Error(diff)

@@ -25,7 +25,7 @@ func defaults() *Config {
 	}
 }
 
-const defaultScan = 2 * time.Second
+const defaultScan = time.Second
 
 // fill applies the defaults of what may stand in a file several times, and makes
 // relative paths absolute or relative to the working directory.

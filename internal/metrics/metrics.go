@@ -42,6 +42,7 @@ type Sources struct {
 type Metrics struct {
 	decisions     *prometheus.HistogramVec
 	introspection *prometheus.HistogramVec
+	sweeps        *prometheus.HistogramVec
 	refused       *prometheus.CounterVec
 }
 
@@ -58,12 +59,17 @@ func New(registry prometheus.Registerer, sources Sources) (*Metrics, error) {
 			Help:    "Time of one look-up of a port's owner in a VM's memory.",
 			Buckets: prometheus.ExponentialBuckets(10e-6, 2, 16), // 10 µs to 0.33 s
 		}, []string{"result"}),
+		sweeps: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "vmgate_sweep_seconds",
+			Help:    "Time of one sweep over the processes and sockets of a VM.",
+			Buckets: prometheus.ExponentialBuckets(500e-6, 2, 14), // 0.5 ms to 4 s
+		}, []string{"vm"}),
 		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "vmgate_api_refused_total",
 			Help: "Calls of the API that were refused before they were answered.",
 		}, []string{"reason"}),
 	}
-	for _, c := range []prometheus.Collector{m.decisions, m.introspection, m.refused, sources} {
+	for _, c := range []prometheus.Collector{m.decisions, m.introspection, m.sweeps, m.refused, sources} {
 		if err := registry.Register(c); err != nil {
 			return nil, fmt.Errorf("cannot register the metrics: %w", err)
 		}
@@ -80,6 +86,11 @@ func (m *Metrics) ObserveDecision(verdict string, held time.Duration) {
 // or unavailable.
 func (m *Metrics) ObserveIntrospection(result string, took time.Duration) {
 	m.introspection.WithLabelValues(result).Observe(took.Seconds())
+}
+
+// ObserveSweep counts a sweep over a VM and its time.
+func (m *Metrics) ObserveSweep(vm string, took time.Duration) {
+	m.sweeps.WithLabelValues(vm).Observe(took.Seconds())
 }
 
 // CountRefused counts a call that the API refused; reason is one of a few fixed

@@ -112,6 +112,19 @@ func (b *Book) ownerless(at *Endpoint, owner *Owner, knob Verdict, cause Cause, 
 	if knob > Forward {
 		e.flow = Standing{knob, cause}
 	}
+	for _, p := range owner.Past {
+		if p.VM == "" {
+			p.VM = at.VM
+		}
+		standing, evidence := b.judgeProcess(&p)
+		if standing.Verdict > e.flow.Verdict {
+			e.flow = standing
+		}
+		e.evidence = append(e.evidence, Evidence{
+			Kind: EvidenceOwner, Observed: owner.Observed, VM: p.VM, Process: &p, Verdict: Forward, Detail: "had the port before: " + ownerDetail(&p),
+		})
+		e.evidence = append(e.evidence, evidence...)
+	}
 	return e
 }
 

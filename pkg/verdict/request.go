@@ -80,8 +80,11 @@ func (s *OwnerState) UnmarshalText(b []byte) error {
 type Owner struct {
 	State     OwnerState `json:"state"`
 	Processes []Process  `json:"processes,omitempty"` // several when a socket is shared
-	Detail    string     `json:"detail,omitempty"`
-	Observed  time.Time  `json:"observed"`
+	// Past are, where there is no owner, those that were seen to hold the port
+	// shortly before. What stands against them counts, but nothing speaks for them.
+	Past     []Process `json:"past,omitempty"`
+	Detail   string    `json:"detail,omitempty"`
+	Observed time.Time `json:"observed"`
 }
 
 // Endpoint is one end of a flow as the inventory knows it.

@@ -14,7 +14,10 @@ type Answer struct {
 	Candidates []Process `json:"candidates,omitempty"`
 	// Untraced is how many sockets could have sent the packet too, but no process
 	// was found to hold them: the candidates are not all there are.
-	Untraced int           `json:"untraced,omitempty"`
+	Untraced int `json:"untraced,omitempty"`
+	// Past are the processes that were seen to hold this very socket before, the
+	// latest first, where its owners do not (any more).
+	Past     []PastOwner   `json:"past,omitempty"`
 	ReadAt   time.Time     `json:"read_at"`
 	Took     time.Duration `json:"took_ns"`
 	Cached   bool          `json:"cached"`   // from the (task, fd) cache, verified again

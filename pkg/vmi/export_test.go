@@ -60,7 +60,7 @@ func DescriptorsAt(ctx context.Context, g Guest, q Query) (out []uint64, err err
 		if err != nil || !ok {
 			continue
 		}
-		found, err := l.k.findHolders(ctx, map[uint64]uint64{f.file: f.count})
+		found, err := l.findHolders(ctx, map[uint64]uint64{f.file: f.count})
 		if err != nil {
 			return nil, err
 		}

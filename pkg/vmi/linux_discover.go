@@ -16,7 +16,7 @@ var wantedSymbols = map[string]bool{
 	"udp_table": false, "init_net": false, "raw_v4_hashinfo": false, "raw_v6_hashinfo": false,
 	"ping_table": false, "subflow_ulp_ops": false, "tasklist_lock": false,
 	"unix_socket_table": false, "runqueues": false, "__per_cpu_offset": false, "nr_cpu_ids": false,
-	"task_struct_cachep": false, "page_offset_base": false, "vmemmap_base": false,
+	"task_struct_cachep": false, "nr_node_ids": false, "page_offset_base": false, "vmemmap_base": false,
 	"modules": false, "mod_tree": false, "module_kset": false, "_etext": false, "sys_call_table": false,
 }
 
@@ -102,7 +102,7 @@ func discoverLinux(ctx context.Context, mem Memory, info vmcoreinfo) (*linuxKern
 	fail := func(what string, err error) (*linuxKernel, error) {
 		return nil, fmt.Errorf("%w: Linux %s: cannot %s: %w", ErrNotUnderstood, info.release, what, err)
 	}
-	k := &linuxKernel{release: info.release, scratch: new(scratch), followed: new(followed)}
+	k := &linuxKernel{release: info.release, scratch: new(scratch), slabs: new(slabPages), followed: new(followed)}
 	if err := k.locate(ctx, mem, info); err != nil {
 		return fail("find its page tables", err)
 	}
@@ -237,14 +237,15 @@ func (k *linuxKernel) readLayout() error {
 	if k.linuxLayout, err = newLinuxLayout(types); err != nil {
 		return err
 	}
-	k.taskSpan = spanOf(k.TaskUsage, k.TaskFlags, k.TaskClass, k.TaskTasks, k.TaskMM, k.TaskExit, k.TaskPID,
+	ofTask := []field{k.TaskUsage, k.TaskFlags, k.TaskClass, k.TaskTasks, k.TaskMM, k.TaskExit, k.TaskPID,
 		k.TaskTGID, k.TaskParent, k.TaskChildren, k.TaskSibling, k.TaskLeader, k.TaskThreadPID, k.TaskThreadNode,
-		k.TaskStart, k.TaskCred, k.TaskComm, k.TaskFiles, k.TaskSignal)
+		k.TaskStart, k.TaskCred, k.TaskComm, k.TaskFiles, k.TaskSignal}
 	for _, f := range []field{k.TaskCgroups, k.TaskNSProxy} {
 		if f.size != 0 {
-			k.taskSpan = span{min(k.taskSpan.lo, f.off), max(k.taskSpan.hi, f.off+f.size)}
+			ofTask = append(ofTask, f)
 		}
 	}
+	k.taskSpan, k.taskAt = spanOf(ofTask...), partsOf(ofTask)
 	k.sockSpan = spanOf(k.SockPort, k.SockPeerPort, k.SockPeer4, k.SockLocal4, k.SockPeer6, k.SockLocal6, k.SockFamily,
 		k.SockState, k.SockV6Only, k.SockNet, k.SockProtocol, k.SockSocket)
 	return nil

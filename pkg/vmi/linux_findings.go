@@ -143,7 +143,7 @@ func (g *linuxGuest) orphans(ctx context.Context) (map[openSocket]sock, error) {
 		}
 		files[f.file], by[openSocket{f.file, f.inode}] = f.count, s
 	}
-	holders, err := g.k.findHolders(ctx, files)
+	holders, err := g.findHolders(ctx, files)
 	if err != nil {
 		return nil, err
 	}

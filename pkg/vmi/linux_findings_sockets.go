@@ -73,7 +73,7 @@ func (g *linuxGuest) untabled(ctx context.Context) (map[uint64]Finding, error) {
 		}
 		f := Finding{Kind: HiddenSocket, Severity: High, Subject: fmt.Sprintf("%s (%s)", h.sock, stateName(h.state))}
 		f.Evidence = fmt.Sprintf("a process holds it, and it is missing from %s, in %d samples that agree", strings.Join(missing, " and "), g.samples)
-		if holders, err := g.k.findHolders(ctx, map[uint64]uint64{h.file: 1}); err == nil && len(holders[h.file]) > 0 {
+		if holders, err := g.findHolders(ctx, map[uint64]uint64{h.file: 1}); err == nil && len(holders[h.file]) > 0 {
 			f.PID = holders[h.file][0].id.pid
 		}
 		out[h.addr] = f

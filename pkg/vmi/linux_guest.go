@@ -1,6 +1,7 @@
 package vmi
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -15,7 +16,7 @@ const attempts = 3
 
 // Bounds on what is kept for the next answers: holders, and bytes of programs.
 const (
-	maxCached       = 1 << 16
+	maxCached       = 1 << 14
 	maxProgramBytes = 4 << 20
 )
 
@@ -30,6 +31,7 @@ type linuxGuest struct {
 type memory struct {
 	mu       sync.Mutex
 	holders  map[uint64]cached // by struct file
+	fds      *descriptors      // has a lock of its own
 	programs map[image]program
 	size     int       // of programs
 	held     heldIndex // has a lock of its own
@@ -50,7 +52,7 @@ type cached struct {
 }
 
 func newLinuxGuest(k *linuxKernel, opt Options) *linuxGuest {
-	m := &memory{holders: make(map[uint64]cached), programs: make(map[image]program)}
+	m := &memory{holders: make(map[uint64]cached), fds: newDescriptors(), programs: make(map[image]program)}
 	return &linuxGuest{k: k, samples: opt.HiddenSamples, memory: m}
 }
 
@@ -68,6 +70,12 @@ func (g *linuxGuest) Owners(ctx context.Context, q Query) (Answer, error) {
 	answer, err := retry(ctx, g.k, func() (Answer, error) { return g.owners(ctx, q) })
 	if err != nil {
 		return Answer{}, fmt.Errorf("cannot find the owner of port %v of protocol %d: %w", q.Local.Port(), q.Proto, err)
+	}
+	if answer.State != StateHeld {
+		answer.Past = g.fds.pastOwners(q)
+	}
+	if !answer.Cached {
+		g.takeAlong()
 	}
 	answer.ReadAt, answer.Took = start, time.Since(start)
 	return answer, nil
@@ -134,15 +142,16 @@ func (g *linuxGuest) Processes(ctx context.Context) ([]Process, error) {
 	for _, s := range c.last {
 		known[s.task.addr] = s.task
 	}
-	for key, s := range c.last {
+	all := sightings(c.last)
+	slices.SortFunc(all, func(a, b *sighting) int { return cmp.Compare(a.task.pid, b.task.pid) })
+	for _, s := range all {
 		p := g.process(s.task, known)
 		p.Views = s.views
-		if c.missed[key] >= g.samples {
-			p.Hidden, p.HiddenWhy = true, hiddenWhy(s.views, c.missed[key])
+		if missed := c.missed[s.task.id()]; missed >= g.samples {
+			p.Hidden, p.HiddenWhy = true, hiddenWhy(s.views, missed)
 		}
 		out = append(out, p)
 	}
-	slices.SortFunc(out, func(a, b Process) int { return int(a.PID) - int(b.PID) })
 	return out, nil
 }
 
@@ -198,7 +207,7 @@ func (g *linuxGuest) sockets(ctx context.Context) ([]Socket, error) {
 		}
 		out[i].Inode, at[i], files[f.file] = f.inode, f.file, f.count
 	}
-	holders, err := g.k.findHolders(ctx, files)
+	holders, err := g.findHolders(ctx, files)
 	if err != nil {
 		return nil, err
 	}

@@ -33,6 +33,7 @@ type heldSock struct {
 
 // heldSockets calls fn with every such socket, each once.
 func (k *linuxKernel) heldSockets(ctx context.Context, fn func(heldSock)) error {
+	k = k.oneLook()
 	files, seen := make(map[uint64]bool), make(map[table]bool)
 	for _, view := range []func(context.Context) ([]task, error){k.tasksAndThreads, k.treeAndThreads, k.slabView} {
 		tasks, err := view(ctx)

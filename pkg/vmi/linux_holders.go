@@ -54,7 +54,7 @@ func (g *linuxGuest) resolve(ctx context.Context, files map[uint64]openFile) (ou
 	if len(want) == 0 {
 		return out, true, nil
 	}
-	found, err := g.k.findHolders(ctx, want)
+	found, err := g.findHolders(ctx, want)
 	if err != nil {
 		return nil, false, err
 	}

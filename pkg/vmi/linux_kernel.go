@@ -17,9 +17,12 @@ type linuxKernel struct {
 	release  string
 	identity []identityWord
 	taskSpan span
+	taskAt   []span          // the parts of taskSpan that are of use
+	known    map[uint64]task // tasks that were read in this look; nil: read each time
 	sockSpan span
 	scratch  *scratch
 	followed *followed
+	slabs    *slabPages
 	vmemmap  uint64 // the array of page records, by page frame number
 }
 
@@ -66,17 +69,20 @@ func (k *linuxKernel) record(addr uint64, s span) (record, error) {
 // large, and most of the time of a look-up would go into collecting them.
 type scratch struct{ pool sync.Pool }
 
-// record is linuxKernel.record with a buffer that put takes back.
-func (s *scratch) record(k *linuxKernel, addr uint64, at span) (record, error) {
+// record is linuxKernel.record with a buffer that put takes back. With parts
+// only these are read, which are offsets in the span, and the rest is garbage.
+func (s *scratch) record(k *linuxKernel, addr uint64, at span, parts ...span) (record, error) {
 	size := at.hi - at.lo
+	if size > maxSpan {
+		return record{}, fmt.Errorf("%w: a struct of %d bytes", errBTF, size)
+	}
 	buf, _ := s.pool.Get().(*[]byte)
 	if buf == nil || uint32(cap(*buf)) < size {
-		r, err := k.record(addr, at)
-		r.pooled = &r.b
-		return r, err
+		b := make([]byte, size)
+		buf = &b
 	}
 	r := record{addr: addr, lo: at.lo, b: (*buf)[:size], pooled: buf}
-	err := k.read(r.b, addr+uint64(at.lo))
+	err := k.readParts(r.b, addr+uint64(at.lo), parts)
 	if err != nil {
 		s.put(r)
 	}
@@ -96,19 +102,23 @@ func (r record) bytes(f field, n uint32) []byte {
 // uint gives an integer member of whatever width it has (8 bytes where the
 // member is itself a struct, whose first word is meant).
 func (r record) uint(f field) uint64 {
-	size := f.size
+	size := min(max(f.size, 1), 8)
 	if f.bits != 0 {
 		size = 4
 	}
-	b := r.bytes(f, min(max(size, 1), 8))
-	switch {
-	case b == nil:
+	at := uint64(f.off) - uint64(r.lo)
+	if f.off < r.lo || at+uint64(size) > uint64(len(r.b)) {
 		return 0
-	case f.bits != 0:
-		return uint64(binary.LittleEndian.Uint32(b)>>f.bit) & (1<<f.bits - 1)
+	}
+	b := r.b[at:]
+	if size == 8 {
+		return binary.LittleEndian.Uint64(b)
 	}
 	var wide [8]byte
-	copy(wide[:], b)
+	copy(wide[:], b[:size])
+	if f.bits != 0 {
+		return uint64(binary.LittleEndian.Uint32(wide[:])>>f.bit) & (1<<f.bits - 1)
+	}
 	return binary.LittleEndian.Uint64(wide[:])
 }
 

@@ -53,11 +53,15 @@ type linuxLayout struct {
 	NodeSlots  field `btf:"xa_node.slots"`
 	CacheSize  field `btf:"kmem_cache.size"`
 	CachePad   field `btf:"kmem_cache.red_left_pad?"`
+	CacheNode  field `btf:"kmem_cache.node?"`
+	NodeSlabs  field `btf:"kmem_cache_node.nr_slabs?"`
 	SlabCache  field `btf:"slab.slab_cache|page.slab_cache"`
 	SlabCount  field `btf:"slab.objects|page.objects"`
 	PageRecord field `btf:"sizeof page"`
 
 	FilesTable   field `btf:"files_struct.fdt"`
+	FilesTab     field `btf:"files_struct.fdtab?"`
+	FilesArray   field `btf:"files_struct.fd_array?"`
 	TableMax     field `btf:"fdtable.max_fds"`
 	TableFD      field `btf:"fdtable.fd"`
 	FileOps      field `btf:"file.f_op"`

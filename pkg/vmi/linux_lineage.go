@@ -7,7 +7,7 @@ const maxLineage = 64
 // have been read already, by address; nil is fine.
 func (k *linuxKernel) lineage(t task, known map[uint64]task) []Ancestor {
 	var out []Ancestor
-	for len(out) < maxLineage {
+	for len(out) < maxLineage && t.parent != k.sym["init_task"] { // the idle task: the parent of the first process
 		parent, ok := known[t.parent]
 		if !ok {
 			var err error
@@ -21,7 +21,7 @@ func (k *linuxKernel) lineage(t task, known map[uint64]task) []Ancestor {
 				return out
 			}
 		}
-		if parent.tgid == 0 { // the idle task: the parent of the first process
+		if parent.tgid == 0 {
 			return out
 		}
 		out = append(out, Ancestor{PID: parent.tgid, Start: parent.start, Name: parent.comm})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"time"
 )
 
 // maxFDs bounds the descriptors of one process that are looked through.
@@ -48,7 +49,7 @@ func (k *linuxKernel) holds(files uint64, fd uint32, file uint64) bool {
 }
 
 // scanFiles looks through one table of descriptors for files and calls found with each.
-func (k *linuxKernel) scanFiles(files uint64, want map[uint64]bool, found func(file uint64, fd uint32)) error {
+func (k *linuxKernel) scanFiles(files uint64, want map[uint64]uint64, found func(file uint64, fd uint32)) error {
 	array, n, err := k.fdTable(files)
 	if err != nil || n == 0 {
 		return err
@@ -60,7 +61,11 @@ func (k *linuxKernel) scanFiles(files uint64, want map[uint64]bool, found func(f
 			return err
 		}
 		for i := 0; i < len(chunk); i += 8 {
-			if file := binary.LittleEndian.Uint64(chunk[i:]); file != 0 && want[file] {
+			file := binary.LittleEndian.Uint64(chunk[i:])
+			if file == 0 {
+				continue
+			}
+			if _, wanted := want[file]; wanted {
 				found(file, first+uint32(i/8))
 			}
 		}
@@ -68,88 +73,106 @@ func (k *linuxKernel) scanFiles(files uint64, want map[uint64]bool, found func(f
 	return nil
 }
 
-// search finds the holders of files, view after view.
-type search struct {
-	k     *linuxKernel
-	want  map[uint64]uint64 // file to its reference count
-	found map[uint64][]holder
-	seen  map[table]bool
-}
+// fewFiles is up to how many files are looked for in the likeliest places first.
+const fewFiles = 16
 
-// table is a process's descriptor table: its threads share one, as a rule.
-type table struct{ leader, files uint64 }
-
-// findHolders looks for who holds files; want gives each one's reference
-// count. Processes that the guest lists come first; where they do not account
-// for every reference their threads and the tree of processes follow, and where
-// nobody was found the allocator's view, which no unlinking can hide from.
-func (k *linuxKernel) findHolders(ctx context.Context, want map[uint64]uint64) (map[uint64][]holder, error) {
-	s := &search{k: k, want: want, found: make(map[uint64][]holder), seen: make(map[table]bool)}
-	views := []struct {
-		tasks func(context.Context) ([]task, error)
-		need  func() map[uint64]bool
-	}{
-		{k.tasksView, s.all},
-		{k.tasksAndThreads, s.incomplete},
-		{k.treeAndThreads, s.incomplete},
-		{k.slabView, s.missing},
-	}
-	for _, v := range views {
-		need := v.need()
-		if len(need) == 0 {
-			continue
+// findHolders looks for who holds files; want gives each one's reference count.
+// The likeliest tables of descriptors come first; where they do not account for
+// every reference, those of all processes that the guest lists or that descend
+// from these, and of their threads, follow, and where nobody was found the
+// allocator's view, which no unlinking can hide from.
+func (g *linuxGuest) findHolders(ctx context.Context, want map[uint64]uint64) (map[uint64][]holder, error) {
+	asked := time.Now()
+	s := search{g: g, want: want}
+	if len(want) <= fewFiles {
+		if found := s.likely(); found != nil {
+			return found, nil
 		}
-		tasks, err := v.tasks(ctx)
-		if err != nil {
+	}
+	if err := g.fds.pass(ctx, g.k, asked); err != nil {
+		return nil, err
+	}
+	s.found = make(map[uint64][]holder)
+	if all := g.fds.find(want, s.found); !all {
+		if err := s.views(ctx, want, g.k.tasksAndThreads, g.k.treeAndThreads); err != nil {
 			return nil, err
 		}
-		for _, t := range tasks {
-			if err := ctx.Err(); err != nil {
-				return nil, err
-			}
-			s.task(t, need)
+	}
+	if missing := s.missing(); len(missing) > 0 {
+		if err := s.views(ctx, missing, g.k.slabView); err != nil {
+			return nil, err
 		}
+	}
+	if len(want) <= fewFiles {
+		s.note()
 	}
 	return s.found, nil
 }
 
+// search is one search for the holders of files.
+type search struct {
+	g     *linuxGuest
+	want  map[uint64]uint64 // file to its reference count
+	found map[uint64][]holder
+}
+
+// views looks through the descriptors of the tasks in some views, without the
+// help of what is remembered.
+func (s *search) views(ctx context.Context, want map[uint64]uint64, views ...func(context.Context) ([]task, error)) error {
+	seen := make(map[table]bool)
+	for file := range want {
+		delete(s.found, file)
+	}
+	for _, view := range views {
+		tasks, err := view(ctx)
+		if err != nil {
+			return err
+		}
+		for _, t := range tasks {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			s.task(t, want, seen)
+		}
+	}
+	return nil
+}
+
 // task looks through one task's descriptors. That it fails is no error: tasks
 // exit while they are looked at, and what is found is verified afterwards.
-func (s *search) task(t task, need map[uint64]bool) {
+func (s *search) task(t task, want map[uint64]uint64, seen map[table]bool) {
 	key := table{t.leader, t.files}
-	if !s.k.isDirect(t.files) || s.seen[key] {
+	if !s.g.k.isDirect(t.files) || seen[key] {
 		return
 	}
 	leader := t
 	if !t.leads() {
 		var err error
-		if leader, err = s.k.task(t.leader); err != nil {
+		if leader, err = s.g.k.task(t.leader); err != nil {
 			return
 		}
 	}
-	s.seen[key] = true
-	_ = s.k.scanFiles(t.files, need, func(file uint64, fd uint32) {
+	seen[key] = true
+	_ = s.g.k.scanFiles(t.files, want, func(file uint64, fd uint32) {
 		s.found[file] = append(s.found[file], holder{task: t.addr, leader: t.leader, id: leader.id(), files: t.files, fd: fd, file: file})
 	})
 }
 
-func (s *search) all() map[uint64]bool {
-	return s.filter(func(uint64, uint64) bool { return true })
-}
-
-func (s *search) incomplete() map[uint64]bool {
-	return s.filter(func(file, count uint64) bool { return uint64(len(s.found[file])) < count })
-}
-
-func (s *search) missing() map[uint64]bool {
-	return s.filter(func(file, _ uint64) bool { return len(s.found[file]) == 0 })
-}
-
-func (s *search) filter(keep func(file, count uint64) bool) map[uint64]bool {
-	out := make(map[uint64]bool)
+// complete says whether all references to the files are accounted for.
+func (s *search) complete() bool {
 	for file, count := range s.want {
-		if keep(file, count) {
-			out[file] = true
+		if uint64(len(s.found[file])) < max(count, 1) {
+			return false
+		}
+	}
+	return true
+}
+
+func (s *search) missing() map[uint64]uint64 {
+	out := make(map[uint64]uint64)
+	for file, count := range s.want {
+		if len(s.found[file]) == 0 {
+			out[file] = count
 		}
 	}
 	return out
@@ -174,12 +197,14 @@ func (k *linuxKernel) treeAndThreads(ctx context.Context) ([]task, error) {
 }
 
 func (k *linuxKernel) withThreads(ctx context.Context, leaders []task) ([]task, error) {
-	var out []task
+	out := leaders
 	for _, leader := range leaders {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		out = append(out, leader)
+		if k.alone(leader) {
+			continue
+		}
 		threads, err := k.threads(leader)
 		if err != nil {
 			continue // exiting

@@ -33,7 +33,8 @@ type sighting struct {
 
 // sample looks at all views once.
 func (k *linuxKernel) sample(ctx context.Context) (map[id]*sighting, error) {
-	seen := make(map[id]*sighting)
+	k = k.oneLook()
+	seen := make(map[id]*sighting, 512)
 	for _, v := range []struct {
 		name string
 		walk func(context.Context) ([]task, error)
@@ -48,12 +49,12 @@ func (k *linuxKernel) sample(ctx context.Context) (map[id]*sighting, error) {
 					continue // exiting
 				}
 			}
-			if !k.living(t) {
-				continue
-			}
 			s := seen[t.id()]
 			if s == nil {
-				s = &sighting{task: t}
+				if !k.living(t) {
+					continue
+				}
+				s = &sighting{task: t, views: make([]string, 0, 5)}
 				seen[t.id()] = s
 			}
 			if !slices.Contains(s.views, v.name) {

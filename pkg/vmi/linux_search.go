@@ -133,7 +133,7 @@ func (t foundTable) kernel(ctx context.Context, mem Memory, banners []uint64) (*
 			sym[name] = decode(t.kallsymsTable, entry, at)
 		}
 		for _, banner := range banners {
-			k := &linuxKernel{space: s, sym: maps.Clone(sym), scratch: new(scratch), followed: new(followed)}
+			k := &linuxKernel{space: s, sym: maps.Clone(sym), scratch: new(scratch), slabs: new(slabPages), followed: new(followed)}
 			k.slide(t.base, banner)
 			if !k.place(banner) {
 				continue

@@ -64,12 +64,17 @@ func (s sock) mini() bool { return s.state == stateTimeWait || s.state == stateN
 // sock reads a socket. proto is that of the table it was found in: the
 // kernel's own field differs for MPTCP.
 func (k *linuxKernel) sock(addr uint64, proto uint8) (sock, error) {
-	r, err := k.record(addr, k.sockSpan)
+	r, err := k.scratch.record(k, addr, k.sockSpan)
 	if err != nil {
 		return sock{}, err
 	}
+	defer k.scratch.put(r)
+	return k.sockFrom(r, proto), nil
+}
+
+func (k *linuxKernel) sockFrom(r record, proto uint8) sock {
 	s := sock{
-		addr: addr, net: r.uint(k.SockNet), family: uint16(r.uint(k.SockFamily)), state: uint8(r.uint(k.SockState)),
+		addr: r.addr, net: r.uint(k.SockNet), family: uint16(r.uint(k.SockFamily)), state: uint8(r.uint(k.SockState)),
 		proto: proto, v6only: r.uint(k.SockV6Only) != 0,
 	}
 	localPort := uint16(r.uint(k.SockPort))
@@ -85,7 +90,7 @@ func (k *linuxKernel) sock(addr uint64, proto uint8) (sock, error) {
 	if !s.mini() {
 		s.socket = r.uint(k.SockSocket)
 	}
-	return s, nil
+	return s
 }
 
 // address makes an address of bytes in network order; IPv4 in IPv6 becomes IPv4.

@@ -30,21 +30,35 @@ type task struct {
 	altered   bool   // it said another pid than its struct pid, which pid and tgid are from now
 	// Kernel addresses.
 	class, next, mm, parent, leader, threadPID, cred, files, signal uint64
-	cgroups, nsproxy                                                uint64
+	cgroups, nsproxy, nextThread                                    uint64
 }
 
 func (k *linuxKernel) task(addr uint64) (task, error) {
+	if t, ok := k.known[addr]; ok {
+		return t, nil
+	}
 	if addr&7 != 0 || !k.isDirect(addr) && addr != k.sym["init_task"] {
 		return task{}, fmt.Errorf("%w: task at %#x", errBadPointer, addr)
 	}
-	r, err := k.scratch.record(k, addr, k.taskSpan)
+	r, err := k.scratch.record(k, addr, k.taskSpan, k.taskAt...)
 	if err != nil {
 		return task{}, err
 	}
-	defer k.scratch.put(r)
 	t := k.taskFrom(r)
+	k.scratch.put(r)
 	k.unmask(&t)
+	if k.known != nil {
+		k.known[addr] = t
+	}
 	return t, nil
+}
+
+// oneLook gives the kernel for one look at many tasks, by several ways: each is
+// read once.
+func (k *linuxKernel) oneLook() *linuxKernel {
+	c := *k
+	c.known = make(map[uint64]task, 512)
+	return &c
 }
 
 // unmask reads the pid that the rest of the kernel knows a task by. Somebody who
@@ -85,7 +99,7 @@ func (k *linuxKernel) taskFrom(r record) task {
 		class: r.uint(k.TaskClass), next: r.uint(k.TaskTasks), mm: r.uint(k.TaskMM), parent: r.uint(k.TaskParent),
 		leader: r.uint(k.TaskLeader), threadPID: r.uint(k.TaskThreadPID), cred: r.uint(k.TaskCred),
 		files: r.uint(k.TaskFiles), signal: r.uint(k.TaskSignal),
-		cgroups: r.optional(k.TaskCgroups), nsproxy: r.optional(k.TaskNSProxy),
+		nextThread: r.uint(k.TaskThreadNode), cgroups: r.optional(k.TaskCgroups), nsproxy: r.optional(k.TaskNSProxy),
 	}
 }
 
@@ -117,7 +131,7 @@ func (k *linuxKernel) tasksView(ctx context.Context) ([]task, error) {
 	if err != nil {
 		return nil, err
 	}
-	var out []task
+	out := make([]task, 0, max(256, len(k.known)))
 	for t.next-uint64(k.TaskTasks.off) != first {
 		if len(out) >= maxTasks {
 			return nil, fmt.Errorf("%w: endless list of tasks", ErrUnstable)
@@ -131,6 +145,16 @@ func (k *linuxKernel) tasksView(ctx context.Context) ([]task, error) {
 		out = append(out, t)
 	}
 	return out, nil
+}
+
+// alone says whether a process has but one thread.
+func (k *linuxKernel) alone(leader task) bool {
+	head := leader.signal + uint64(k.SignalThreads.off)
+	if leader.nextThread != head || !k.isDirect(leader.signal) {
+		return false
+	}
+	first, err := k.u64(head)
+	return err == nil && first == leader.addr+uint64(k.TaskThreadNode.off)
 }
 
 // threads lists a process's tasks, its leader included.
@@ -157,15 +181,14 @@ func (k *linuxKernel) treeView(ctx context.Context) ([]task, error) {
 	if err != nil {
 		return nil, err
 	}
-	var out []task
 	seen := map[uint64]bool{idle.addr: true}
-	queue := []task{idle}
-	for len(queue) > 0 {
+	out := make([]task, 1, max(256, len(k.known)))
+	out[0] = idle // also the queue of those whose children are to be visited
+	for at := 0; at < len(out); at++ {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		parent := queue[0]
-		queue = queue[1:]
+		parent := out[at]
 		children, err := k.children(parent)
 		if err != nil {
 			return nil, fmt.Errorf("%w: tree of tasks: %w", ErrUnstable, err)
@@ -173,17 +196,17 @@ func (k *linuxKernel) treeView(ctx context.Context) ([]task, error) {
 		for _, t := range children {
 			if !seen[t.addr] && len(seen) < maxTasks {
 				seen[t.addr] = true
-				out, queue = append(out, t), append(queue, t)
+				out = append(out, t)
 			}
 		}
 	}
-	return out, nil
+	return out[1:], nil
 }
 
 // children lists the children of all threads of a process.
 func (k *linuxKernel) children(parent task) ([]task, error) {
 	tasks := []task{parent}
-	if parent.pid != 0 {
+	if parent.pid != 0 && !k.alone(parent) {
 		threads, err := k.threads(parent)
 		if err != nil {
 			return nil, err

@@ -21,6 +21,7 @@ func (k *linuxKernel) ringHolders(ctx context.Context, want map[uint64]bool) (ma
 	if !k.knowsRings() || len(want) == 0 {
 		return out, nil
 	}
+	k = k.oneLook()
 	seen := make(map[uint64]bool) // task contexts: threads have their own
 	for _, view := range []func(context.Context) ([]task, error){k.tasksAndAllThreads, k.treeView, k.slabView} {
 		tasks, err := view(ctx)

@@ -64,12 +64,20 @@ func newMapping(f *os.File, size uint64) *mapping {
 // read fills p from the file's offset off, and says whether it could: if not,
 // the file is to be asked.
 func (w *mapping) read(p []byte, off uint64) (ok bool) {
+	whole := [...]span{{0, uint32(min(len(p), maxMappedRead+1))}}
+	return w.readParts(p, off, whole[:])
+}
+
+// readParts is read for parts of p.
+func (w *mapping) readParts(p []byte, off uint64, parts []span) (ok bool) {
 	if w == nil || len(p) == 0 || len(p) > maxMappedRead {
 		return false
 	}
-	first, last := off/pageSize, (off+uint64(len(p))-1)/pageSize
-	if !w.isUsed(first) || first != last && !w.isUsed(last) {
-		return false
+	for _, s := range parts {
+		first, last := (off+uint64(s.lo))/pageSize, (off+uint64(s.hi)-1)/pageSize
+		if !w.isUsed(first) || first != last && !w.isUsed(last) {
+			return false
+		}
 	}
 	w.mu.RLock()
 	defer w.mu.RUnlock()
@@ -86,7 +94,9 @@ func (w *mapping) read(p []byte, off uint64) (ok bool) {
 			panic(fault)
 		}
 	}()
-	copy(p, w.data[off:])
+	for _, s := range parts {
+		copy(p[s.lo:s.hi], w.data[off+uint64(s.lo):])
+	}
 	return true
 }
 

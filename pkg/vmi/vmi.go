@@ -68,6 +68,9 @@ type Guest interface {
 	// Findings compares all views of the guest and says what does not fit
 	// together, strongest first. What could not be looked at is among them.
 	Findings(ctx context.Context) ([]Finding, error)
+	// Sweep reads which sockets have come and gone since the last one, and
+	// remembers who held them, for Answer.Past. Once a second is good.
+	Sweep(ctx context.Context) error
 	// Fingerprint identifies the program that an instance runs, by its text.
 	Fingerprint(ctx context.Context, pid uint32, start uint64) (Fingerprint, error)
 }

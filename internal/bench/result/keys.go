@@ -33,6 +33,15 @@ var Keys = []Key{
 	{"drop_vs_bare", "packets of a convicted process dropped, against a bare XDP drop", 0.70, false},
 	{"alert_to_drop_p50_ms", "entry of the offending packet into `ids-in` to the first packet of its process that XDP drops", 2, true},
 	{"alert_to_drop_p99_ms", "the same", 2, true},
+	{"vmi_discovery_ms", "a guest's kernel found and understood, of 500 processes and 8,100 sockets", 100, true},
+	{"vmi_process_list_ms", "its processes listed, over all views", 1, true},
+	{"vmi_owner_cold_ms", "the first owner of a port, right after discovery", 5, true},
+	{"vmi_owner_warm_p99_us", "the owner of a known port, verified again, by the memory file", 10, true},
+	{"vmi_owner_warm_process_p99_us", "the same, through the memory of QEMU's process", 100, true},
+	{"vmi_sweep_core_percent", "a sweep each second, of a core", 2, true},
+	{"vmi_memory_mib", "what the daemon remembers of the guest", 16, true},
+	{"vmi_wrong_attributions", "answers that name another process than the sender, of 10,000 in a guest that forks and sends as fast as it can", 0, true},
+	{"vmi_caught_short_lived_percent", "senders that end right after their only packet, and are named nevertheless", 50, false},
 }
 
 // Find returns the key of a name.

@@ -1,0 +1,249 @@
+package vmi
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"slices"
+	"sync"
+	"time"
+)
+
+// A socket does not lead back to its process, so that the descriptors of all
+// processes must be looked through for a new one. What is remembered of them
+// makes that fast: most new sockets are found in the first few tables that are
+// read again (see candidates), the others in one pass over all tables, which all
+// look-ups that wait for it share.
+
+// Bounds on what is remembered.
+const (
+	maxTables = 1 << 14
+	maxSlots  = 1 << 18 // descriptors, over all tables: 2 MiB
+	maxRecent = 16
+)
+
+// table names a process's table of descriptors: its threads share one, as a rule.
+type table struct{ leader, files uint64 }
+
+// fdTable is what was last read of a table of descriptors.
+type fdTable struct {
+	task, leader uint64 // a task whose table it is, and the leader of its process
+	id           id     // of the leader
+	files        uint64
+	read         time.Time // when the reading began
+	raw          []byte    // the addresses of the open files, by descriptor
+	kept         bool      // false: there was no room for raw
+	holdings               // its sockets
+}
+
+// descriptors is what is remembered of all tables.
+type descriptors struct {
+	turn chan struct{} // holds a token: whoever passes over all tables has it
+
+	mu      sync.Mutex
+	tables  map[table]*fdTable
+	slots   int
+	crowded bool      // there are more tables than are remembered
+	recent  []table   // where sockets were found last, the latest first
+	passed  time.Time // when the last complete pass began
+	past    past
+}
+
+func newDescriptors() *descriptors {
+	d := &descriptors{turn: make(chan struct{}, 1), tables: make(map[table]*fdTable), past: newPast()}
+	d.turn <- struct{}{}
+	return d
+}
+
+// readTable reads a table of descriptors into buf, which grows where it must.
+func (k *linuxKernel) readTable(files uint64, buf []byte) ([]byte, error) {
+	if b, ok := k.readSmallTable(files, buf); ok {
+		return b, nil
+	}
+	array, n, err := k.fdTable(files)
+	if err != nil {
+		return nil, err
+	}
+	buf = slices.Grow(buf[:0], int(8*n))[:8*n]
+	for at := 0; at < len(buf); at += pageSize {
+		if err := k.read(buf[at:min(at+pageSize, len(buf))], array+uint64(at)); err != nil {
+			return nil, err
+		}
+	}
+	return buf, nil
+}
+
+// readSmallTable is readTable where the table lies in files_struct itself, as it
+// does until a process has more than 64 files open: one read gets it.
+func (k *linuxKernel) readSmallTable(files uint64, buf []byte) ([]byte, bool) {
+	if k.FilesTab.size == 0 || k.FilesArray.size == 0 {
+		return nil, false
+	}
+	inner := func(f field) field { return field{off: k.FilesTab.off + f.off, size: f.size} }
+	array := field{off: k.FilesArray.off, size: k.FilesArray.size}
+	r, err := k.scratch.record(k, files, spanOf(k.FilesTable, inner(k.TableMax), inner(k.TableFD), array))
+	if err != nil {
+		return nil, false
+	}
+	defer k.scratch.put(r)
+	n := uint32(r.uint(inner(k.TableMax)))
+	if r.uint(k.FilesTable) != files+uint64(k.FilesTab.off) || r.uint(inner(k.TableFD)) != files+uint64(array.off) || 8*n > array.size {
+		return nil, false
+	}
+	return append(buf[:0], r.bytes(array, 8*n)...), true
+}
+
+// refresh reads the table of a task again. That it fails is no error: tasks exit
+// while they are looked at, and what is found is verified afterwards.
+func (d *descriptors) refresh(k *linuxKernel, t task, buf []byte) []byte {
+	leader := t
+	if !t.leads() {
+		var err error
+		if leader, err = k.task(t.leader); err != nil {
+			return buf
+		}
+	}
+	if !k.isDirect(t.files) {
+		return buf
+	}
+	begun := time.Now()
+	raw, err := k.readTable(t.files, buf)
+	if err != nil {
+		return buf
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	key := table{t.leader, t.files}
+	old := d.tables[key]
+	if old != nil && old.id != leader.id() {
+		d.forget(key)
+		old = nil
+	}
+	if old == nil {
+		if len(d.tables) >= maxTables {
+			d.crowded = true
+			return raw
+		}
+		old = &fdTable{task: t.addr, leader: t.leader, id: leader.id(), files: t.files}
+		d.tables[key] = old
+	}
+	if old.read.After(begun) {
+		return raw // somebody was faster
+	}
+	old.read, old.task = begun, t.addr
+	if old.kept && bytes.Equal(old.raw, raw) {
+		return raw
+	}
+	d.slots += (len(raw) - len(old.raw)) / 8
+	if old.kept = d.slots <= maxSlots; !old.kept {
+		d.slots -= len(raw) / 8
+		old.raw = nil
+		return raw
+	}
+	old.raw = append(old.raw[:0], raw...)
+	return raw
+}
+
+// forget drops a table; who had its sockets stays in the past. The caller holds
+// the lock.
+func (d *descriptors) forget(key table) {
+	t := d.tables[key]
+	for _, s := range t.sockets {
+		d.past.ended(s, t)
+	}
+	d.slots -= len(t.raw) / 8
+	delete(d.tables, key)
+}
+
+// pass reads all tables of the processes that the guest lists, that descend from
+// listed ones, and of their threads, unless one that began after since has done so.
+func (d *descriptors) pass(ctx context.Context, k *linuxKernel, since time.Time) error {
+	select {
+	case <-d.turn:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	defer func() { d.turn <- struct{}{} }()
+	return d.passInTurn(ctx, k, since)
+}
+
+// passInTurn is pass for who has the token.
+func (d *descriptors) passInTurn(ctx context.Context, k *linuxKernel, since time.Time) error {
+	if d.passedSince(since) {
+		return nil
+	}
+	begun := time.Now()
+	if k.known == nil {
+		k = k.oneLook()
+	}
+	d.mu.Lock()
+	d.crowded = false
+	d.mu.Unlock()
+	var buf []byte
+	seen := make(map[table]bool)
+	for _, view := range []func(context.Context) ([]task, error){k.tasksAndThreads, k.treeAndThreads} {
+		tasks, err := view(ctx)
+		if err != nil {
+			return err
+		}
+		for i, t := range tasks {
+			if i&63 == 0 && ctx.Err() != nil {
+				return ctx.Err()
+			}
+			key := table{t.leader, t.files}
+			if !seen[key] {
+				seen[key] = true
+				buf = d.refresh(k, t, buf)
+			}
+		}
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for key, t := range d.tables {
+		if t.read.Before(begun) {
+			d.forget(key)
+		}
+	}
+	d.passed = begun
+	return nil
+}
+
+func (d *descriptors) passedSince(since time.Time) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.passed.After(since)
+}
+
+// find looks for files in what was last read of all tables. It says whether
+// that was all.
+func (d *descriptors) find(want map[uint64]uint64, found map[uint64][]holder) (all bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	all = !d.crowded
+	for _, t := range d.tables {
+		t.find(want, found)
+		all = all && t.kept
+	}
+	return all
+}
+
+// findIn is find in one table.
+func (d *descriptors) findIn(key table, want map[uint64]uint64, found map[uint64][]holder) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if t := d.tables[key]; t != nil {
+		t.find(want, found)
+	}
+}
+
+func (t *fdTable) find(want map[uint64]uint64, found map[uint64][]holder) {
+	for i := 0; i+8 <= len(t.raw); i += 8 {
+		file := binary.LittleEndian.Uint64(t.raw[i:])
+		if file == 0 {
+			continue
+		}
+		if _, wanted := want[file]; wanted {
+			found[file] = append(found[file], holder{task: t.task, leader: t.leader, id: t.id, files: t.files, fd: uint32(i / 8), file: file})
+		}
+	}
+}
