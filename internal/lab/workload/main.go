@@ -30,6 +30,7 @@ func commands() map[string]func(context.Context, []string) error {
 		"truth":    tellTruth,
 		"reset":    reset,
 		"crowd":    crowd,
+		"churn":    churn,
 	}
 }
 
@@ -43,12 +44,12 @@ func main() {
 // run is main with an exit status: 0 done, 1 something failed, 2 wrong usage.
 func run(args []string) int {
 	if len(args) == 0 {
-		fmt.Fprintln(os.Stderr, "usage: workload serve|connect|transfer|flood|udp|sleep|truth|reset|crowd …")
+		fmt.Fprintln(os.Stderr, "usage: workload serve|connect|transfer|flood|udp|sleep|truth|reset|crowd|churn …")
 		return 2
 	}
 	command := commands()[args[0]]
 	if command == nil {
-		fmt.Fprintf(os.Stderr, "workload: there is no %q; it can serve, connect, transfer, flood, udp, sleep, truth, reset, crowd\n", args[0])
+		fmt.Fprintf(os.Stderr, "workload: there is no %q; it can serve, connect, transfer, flood, udp, sleep, truth, reset, crowd, churn\n", args[0])
 		return 2
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
