@@ -76,7 +76,7 @@ func (s *sweeper) sweep(ctx context.Context, g *guest) error {
 	begin := time.Now()
 	defer func() { s.metrics.ObserveSweep(g.vm, time.Since(begin)) }()
 	if err := open.Sweep(ctx); err != nil {
-		g.noticed(err)
+		g.Noticed(err)
 		return fmt.Errorf("cannot sweep %s: %w", g.vm, err)
 	}
 	processes, err := open.Processes(ctx)
