@@ -93,7 +93,7 @@ func testControl_OfAVMUnderInspectionGoesThroughTheIDS(t *testing.T, g *gateway)
 		g.vmVerdict(id, forward)
 	}
 	g.vmVerdict(idWeb, check)
-	g.set(func(s *bpf.VmgateSettings) { s.Ids = bpf.VmgateIdsStateIDS_DOWN_CLOSED })
+	g.set(func(s *bpf.VmgateSettings) { s.Ids[0].State = bpf.VmgateIdsStateIDS_DOWN_CLOSED })
 	g.expect(question, dropped(bpf.VmgateReasonREASON_DROP_IDS_DOWN).rewritten(question, macWeb))
 	g.mode(bpf.VmgateModeMODE_MONITOR)
 	g.expect(question, redirected(portWeb, bpf.VmgateReasonREASON_MONITOR).rewritten(question, macWeb))

@@ -6,6 +6,7 @@
 #define VMGATE_DESTINATION_H
 
 #include "common.h"
+#include "share.h"
 #include "source.h"
 
 /* A port that the inventory does not name (PORT_NONE) is the gateway itself. */
@@ -49,15 +50,17 @@ static __always_inline int check_destination(struct packet *pkt, const struct se
 	return may_leave_by(*out_port) ? 0 : REASON_DROP_UNKNOWN_DEST;
 }
 
-/* Sends a packet through the IDS, by the port that is its side. out_port is
- * where it goes when the operator chose open for a dead IDS. */
-static __always_inline struct decision to_ids(const struct settings *set, bool from_initiator, __u32 out_port)
+/* Sends a packet through the engine of its slot, by the port that is its side.
+ * out_port is where it goes when the operator chose open for a dead IDS. */
+static __always_inline struct decision to_ids(const struct settings *set, __u32 slot, bool from_initiator,
+					      __u32 out_port)
 {
-	__u32 ids_port = from_initiator ? set->ids_in : set->ids_out;
+	const struct ids_instance *ids = instance_of(set, slot);
+	__u32 ids_port = from_initiator ? ids->in : ids->out;
 
-	if (set->ids == IDS_DOWN_OPEN)
+	if (ids->state == IDS_DOWN_OPEN)
 		return deliver(out_port, REASON_OPEN);
-	if (set->ids != IDS_UP || ids_port == PORT_NONE)
+	if (ids->state != IDS_UP || ids_port == PORT_NONE)
 		return drop(REASON_DROP_IDS_DOWN);
 	return deliver(ids_port, REASON_CHECK);
 }
@@ -76,7 +79,7 @@ static __always_inline struct decision deliver_frame(const struct packet *pkt, c
 		return deliver(out_port, reason);
 	if (set->mode == MODE_MONITOR)
 		return deliver(out_port, REASON_MONITOR);
-	return to_ids(set, mac_less(pkt->src_mac, pkt->dst_mac), out_port);
+	return to_ids(set, slot_of_macs(pkt->src_mac, pkt->dst_mac), mac_less(pkt->src_mac, pkt->dst_mac), out_port);
 }
 
 /* Delivers policed control traffic to the frame's destination. */

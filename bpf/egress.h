@@ -37,22 +37,25 @@ static __always_inline bool has_router(void)
 	return here && (here->flags & PORT_HAS_ROUTER);
 }
 
-/* Turns a released packet off to the IDS, its Ethernet header as it was. */
-static __always_inline int egress_to_ids(struct __sk_buff *skb, const struct settings *set, __u32 ids_port,
+/* Turns a released packet off to the engine of its slot, its Ethernet header as it
+ * was. */
+static __always_inline int egress_to_ids(struct __sk_buff *skb, const struct settings *set, bool from_initiator,
 					 enum reason *reason)
 {
+	const struct ids_instance *ids = instance_of(set, skb->mark & MARK_SLOT);
+	__u32 ids_port = from_initiator ? ids->in : ids->out;
 	struct port *to;
 
 	if (set->mode == MODE_MONITOR) {
 		*reason = REASON_MONITOR;
 		return TC_ACT_OK;
 	}
-	if (set->ids == IDS_DOWN_OPEN) {
+	if (ids->state == IDS_DOWN_OPEN) {
 		*reason = REASON_OPEN;
 		return TC_ACT_OK;
 	}
 	*reason = REASON_DROP_IDS_DOWN;
-	if (set->ids != IDS_UP || ids_port == PORT_NONE)
+	if (ids->state != IDS_UP || ids_port == PORT_NONE)
 		return TC_ACT_SHOT;
 	to = bpf_map_lookup_elem(&ports, &ids_port);
 	if (!to || !to->ifindex)
@@ -121,9 +124,9 @@ static __always_inline int judge_egress(struct __sk_buff *skb, struct packet *pk
 		*reason = REASON_OPEN;
 		return TC_ACT_OK;
 	case MARK_CHECK_IN:
-		return egress_to_ids(skb, set, set->ids_in, reason);
+		return egress_to_ids(skb, set, true, reason);
 	case MARK_CHECK_OUT:
-		return egress_to_ids(skb, set, set->ids_out, reason);
+		return egress_to_ids(skb, set, false, reason);
 	}
 	return TC_ACT_SHOT;
 }

@@ -74,7 +74,7 @@ func TestEgress(t *testing.T) {
 	tagged := tcpApp1ToWeb(tcp(1, 80, syn(1))).with(func(p *packet) { p.tags = []layers.Dot1Q{{VLANIdentifier: 5}} }).build(t)
 	query := arp(macApp1, broadcast, 1, macApp1, app1, nil, far).build(t)
 	ids := func(state bpf.VmgateIdsState) func(*gateway) {
-		return func(g *gateway) { g.set(func(s *bpf.VmgateSettings) { s.Ids = state }) }
+		return func(g *gateway) { g.set(func(s *bpf.VmgateSettings) { s.Ids[0].State = state }) }
 	}
 	mode := func(m bpf.VmgateMode) func(*gateway) { return func(g *gateway) { g.mode(m) } }
 	isolate := func(id uint32) func(*gateway) { return func(g *gateway) { g.vmVerdict(id, drop) } }
@@ -100,7 +100,7 @@ func TestEgress(t *testing.T) {
 		"to be checked, back":               {plain, markOut, tcRedirect, turned, unmarked, nil},
 		"to be checked, IDS down":           {plain, markIn, tcShot, down, markIn, ids(bpf.VmgateIdsStateIDS_DOWN_CLOSED)},
 		"to be checked, IDS down and open":  {plain, markIn, tcOK, open, markIn, ids(bpf.VmgateIdsStateIDS_DOWN_OPEN)},
-		"to be checked, no IDS port":        {plain, markIn, tcShot, down, markIn, func(g *gateway) { g.set(func(s *bpf.VmgateSettings) { s.IdsIn = 0 }) }},
+		"to be checked, no IDS port":        {plain, markIn, tcShot, down, markIn, func(g *gateway) { g.set(func(s *bpf.VmgateSettings) { s.Ids[0].In = 0 }) }},
 		"to be checked, no device":          {plain, markIn, tcShot, down, markIn, func(g *gateway) { g.put("ports", uint32(portIDSIn), bpf.VmgatePort{}) }},
 		"to be checked, but monitoring":     {plain, markIn, tcOK, noticed, markIn, mode(bpf.VmgateModeMODE_MONITOR)},
 		"the sender was isolated meanwhile": {plain, markForward, tcShot, stopped, markForward, isolate(idApp1)},

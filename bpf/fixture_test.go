@@ -23,6 +23,8 @@ const (
 	portRouter = 3
 	portIDSIn  = 10
 	portIDSOut = 11
+	otherIn    = 12 // of a second engine
+	otherOut   = 13
 
 	idApp1   = 1
 	idWeb    = 2
@@ -158,7 +160,7 @@ func (g *gateway) populate() {
 	g.Helper()
 	g.set(func(*bpf.VmgateSettings) {})
 	g.beat(now())
-	for _, port := range []uint32{portApp, portWeb, portRouter, portIDSIn, portIDSOut} {
+	for _, port := range []uint32{portApp, portWeb, portRouter, portIDSIn, portIDSOut, otherIn, otherOut} {
 		g.put("tx_ports", port, uint32(loopback))
 		g.put("ports", port, bpf.VmgatePort{Ifindex: loopback})
 	}
@@ -198,9 +200,8 @@ func (g *gateway) set(change func(*bpf.VmgateSettings)) {
 		TcpTransient:     30 * second,
 		UdpIdle:          60 * second,
 		OtherIdle:        20 * second,
-		IdsIn:            portIDSIn,
-		IdsOut:           portIDSOut,
 	}
+	s.Ids[0].In, s.Ids[0].Out = portIDSIn, portIDSOut
 	change(&s)
 	g.put("settings", uint32(0), s)
 }
@@ -456,7 +457,7 @@ func (w want) compare(frame []byte, o outcome) error {
 	return nil
 }
 
-var devices = []uint32{portApp, portWeb, portRouter, portIDSIn, portIDSOut}
+var devices = []uint32{portApp, portWeb, portRouter, portIDSIn, portIDSOut, otherIn, otherOut}
 
 func (g *gateway) onlyPort(port uint32) {
 	g.Helper()

@@ -120,15 +120,16 @@ static __always_inline enum verdict judge(struct packet *pkt, const struct flow 
 	return j.verdict;
 }
 
-static __always_inline struct decision carry_out(const struct settings *set, enum verdict verdict,
-						 bool from_initiator, __u32 out_port, enum reason passed)
+static __always_inline struct decision carry_out(const struct settings *set, const struct flow_key *key,
+						 enum verdict verdict, bool from_initiator, __u32 out_port,
+						 enum reason passed)
 {
 	if (verdict == VERDICT_FORWARD)
 		return deliver(out_port, passed);
 	if (set->mode == MODE_MONITOR)
 		return deliver(out_port, REASON_MONITOR);
 	if (verdict == VERDICT_CHECK)
-		return to_ids(set, from_initiator, out_port);
+		return to_ids(set, slot_of_flow(key), from_initiator, out_port);
 	return drop(REASON_DROP_VERDICT);
 }
 
@@ -167,7 +168,7 @@ static __always_inline bool established(struct packet *pkt, const struct setting
 	pkt->vm = dir->vm;
 	pkt->owner = dir->owner;
 	keep_state(dir, pkt);
-	*decision = carry_out(set, verdict, from == flow->initiator, dir->out_port, REASON_FORWARD);
+	*decision = carry_out(set, &pkt->key, verdict, from == flow->initiator, dir->out_port, REASON_FORWARD);
 	return true;
 }
 

@@ -87,7 +87,7 @@ static __always_inline struct decision classify_return(struct packet *pkt, const
 	bad = port_to_mac(pkt, set, pkt->dst_mac, &out_port);
 	if (bad)
 		return drop(bad);
-	if (out_port == port.id || out_port == set->ids_in || out_port == set->ids_out)
+	if (is_ids_port(set, out_port))
 		return drop(REASON_DROP_IDS_LOOP);
 	return deliver(out_port, REASON_IDS_RETURN);
 }

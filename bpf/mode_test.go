@@ -71,10 +71,10 @@ func testIDSState(t *testing.T, g *gateway) {
 		want want
 	}{
 		"up":               {func(*bpf.VmgateSettings) {}, checkedBy(portIDSIn)},
-		"down, closed":     {func(s *bpf.VmgateSettings) { s.Ids = bpf.VmgateIdsStateIDS_DOWN_CLOSED }, idsDown},
-		"down, open":       {func(s *bpf.VmgateSettings) { s.Ids = bpf.VmgateIdsStateIDS_DOWN_OPEN }, opened},
-		"an unknown state": {func(s *bpf.VmgateSettings) { s.Ids = 77 }, idsDown},
-		"no port":          {func(s *bpf.VmgateSettings) { s.IdsIn = 0 }, idsDown},
+		"down, closed":     {func(s *bpf.VmgateSettings) { s.Ids[0].State = bpf.VmgateIdsStateIDS_DOWN_CLOSED }, idsDown},
+		"down, open":       {func(s *bpf.VmgateSettings) { s.Ids[0].State = bpf.VmgateIdsStateIDS_DOWN_OPEN }, opened},
+		"an unknown state": {func(s *bpf.VmgateSettings) { s.Ids[0].State = 77 }, idsDown},
+		"no port":          {func(s *bpf.VmgateSettings) { s.Ids[0].In = 0 }, idsDown},
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := g.in(t)

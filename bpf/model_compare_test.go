@@ -71,7 +71,7 @@ func compareWorld(t *testing.T, seed uint64, gateways []*gateway) {
 				t.Errorf("%s: counted %v, want one more for %s", g.path, diff(before[i], g.counters(g.port)), reasonName(want.reason))
 			}
 			if err := want.compare(got); err != nil || t.Failed() {
-				t.Fatalf("%s, world %d: %v (%s)\nframe % x\nmode %d, ids %d, silent %v", g.path, seed, err, reasonName(want.reason), frame, m.settings.Mode, m.settings.Ids, m.silent)
+				t.Fatalf("%s, world %d: %v (%s)\nframe % x\nmode %d, ids %d, silent %v", g.path, seed, err, reasonName(want.reason), frame, m.settings.Mode, m.settings.Ids[0].State, m.silent)
 			}
 		}
 	}

@@ -164,14 +164,14 @@ func (m *model) destination(p *parsed) (uint32, reason) {
 }
 
 func (m *model) toIDS(p *parsed, fromInitiator bool, out uint32) modelOutcome {
-	side := m.settings.IdsOut
+	side := m.settings.Ids[0].Out
 	if fromInitiator {
-		side = m.settings.IdsIn
+		side = m.settings.Ids[0].In
 	}
 	switch {
-	case m.settings.Ids == bpf.VmgateIdsStateIDS_DOWN_OPEN:
+	case m.settings.Ids[0].State == bpf.VmgateIdsStateIDS_DOWN_OPEN:
 		return m.send(p, out, rOpen)
-	case m.settings.Ids != bpf.VmgateIdsStateIDS_UP || side == 0:
+	case m.settings.Ids[0].State != bpf.VmgateIdsStateIDS_UP || side == 0:
 		return m.drop(p, rIDSDown)
 	}
 	return m.send(p, side, rCheck)

@@ -39,17 +39,17 @@ func newWorld(r *rand.Rand) *model {
 		settings: bpf.VmgateSettings{
 			Mode: bpf.VmgateMode(0), HeldPerFlow: uint32(r.IntN(4)), HeartbeatTimeout: 1000 * second, PendingTimeout: 1000 * second,
 			TcpEstablished: 1000 * second, TcpTransient: 30 * second, UdpIdle: 60 * second, OtherIdle: 20 * second,
-			IdsIn: portIDSIn, IdsOut: portIDSOut,
 		},
 	}
+	m.settings.Ids[0].In, m.settings.Ids[0].Out = portIDSIn, portIDSOut
 	if chance(r, 15) {
 		m.settings.Mode = pick(r, bpf.VmgateModeMODE_MONITOR, bpf.VmgateModeMODE_MONITOR, bpf.VmgateModeMODE_CLOSE, bpf.VmgateModeMODE_OPEN)
 	}
 	if chance(r, 20) {
-		m.settings.Ids = pick(r, bpf.VmgateIdsStateIDS_DOWN_CLOSED, bpf.VmgateIdsStateIDS_DOWN_OPEN)
+		m.settings.Ids[0].State = pick(r, bpf.VmgateIdsStateIDS_DOWN_CLOSED, bpf.VmgateIdsStateIDS_DOWN_OPEN)
 	}
 	if chance(r, 10) {
-		m.settings.IdsIn = 0
+		m.settings.Ids[0].In = 0
 	}
 	m.settings.NewFlowsOpen = uint32(r.IntN(2))
 	for _, port := range devices {

@@ -97,7 +97,7 @@ static __always_inline struct decision related(struct packet *pkt, const struct 
 	if (bad)
 		return drop(bad);
 	/* It travels against the packet that it quotes. */
-	return carry_out(set, verdict, pkt->quoted_from != flow->initiator, out_port, REASON_CONTROL);
+	return carry_out(set, &pkt->quoted, verdict, pkt->quoted_from != flow->initiator, out_port, REASON_CONTROL);
 }
 
 #endif

@@ -94,7 +94,7 @@ enum port_flag {
 	PORT_STACK = 1 << 2,      /* takes no frame from XDP: the kernel's stack sends to it */
 };
 
-#define MAX_PORTS 64
+#define MAX_PORTS 80
 #define PORT_NONE 0
 #define MAX_VMS 4096
 #define MAX_RULES 4096
@@ -255,21 +255,30 @@ enum mode {
 	MODE_OPEN = 3,          /* the operator's panic: everything passes */
 };
 
+/* One engine between two ports. */
+struct ids_instance {
+	__u32 in;               /* port ids; 0 for none */
+	__u32 out;
+	enum ids_state state;
+	__u32 pad;
+};
+
+#define MAX_IDS 8
+#define IDS_SLOTS 64
+
 struct settings {
 	enum mode mode;
-	enum ids_state ids;
 	__u32 new_flows_open;   /* when the daemon is silent: 0 closed, 1 open */
 	__u32 held_per_flow;    /* packets of an undecided flow that are held */
+	__u32 event_sample;     /* at most this many events a second and reason; 0: none */
 	__u64 heartbeat_timeout;
 	__u64 pending_timeout;
 	__u64 tcp_established;  /* idle times */
 	__u64 tcp_transient;    /* handshake not complete, or FIN or RST seen */
 	__u64 udp_idle;
 	__u64 other_idle;
-	__u32 ids_in;           /* port ids; 0 for none */
-	__u32 ids_out;
-	__u32 event_sample;     /* at most this many events a second and reason; 0: none */
-	__u32 pad;
+	struct ids_instance ids[MAX_IDS];
+	__u8 ids_slot[IDS_SLOTS]; /* flows are hashed to a slot; index into ids */
 };
 
 /* Index into stats: port id * REASON_MAX + reason. */
@@ -309,6 +318,7 @@ struct event {
 enum mark {
 	MARK_CONTROL_ROUTER = 1,       /* with MARK_CONTROL: only to ports with a router */
 	MARK_VLAN = 0xfff,             /* with MARK_PUNT: the VLAN id */
+	MARK_SLOT = 0x3f,              /* with MARK_CHECK_*: which of settings.ids_slot */
 	MARK_CLASS = 0xff000000u,
 	MARK_PUNT = 0xa1000000u,       /* set at ingress */
 	MARK_CONTROL = 0xa2000000u,    /* set at ingress */

@@ -179,6 +179,7 @@ type VmgateMark uint32
 const (
 	VmgateMarkMARK_CONTROL_ROUTER VmgateMark = 1
 	VmgateMarkMARK_VLAN           VmgateMark = 4095
+	VmgateMarkMARK_SLOT           VmgateMark = 63
 	VmgateMarkMARK_CLASS          VmgateMark = 4278190080
 	VmgateMarkMARK_PUNT           VmgateMark = 2701131776
 	VmgateMarkMARK_CONTROL        VmgateMark = 2717908992
@@ -380,19 +381,23 @@ type VmgateSample struct {
 type VmgateSettings struct {
 	_                structs.HostLayout
 	Mode             VmgateMode
-	Ids              VmgateIdsState
 	NewFlowsOpen     uint32
 	HeldPerFlow      uint32
+	EventSample      uint32
 	HeartbeatTimeout uint64
 	PendingTimeout   uint64
 	TcpEstablished   uint64
 	TcpTransient     uint64
 	UdpIdle          uint64
 	OtherIdle        uint64
-	IdsIn            uint32
-	IdsOut           uint32
-	EventSample      uint32
-	Pad              uint32
+	Ids              [8]struct {
+		_     structs.HostLayout
+		In    uint32
+		Out   uint32
+		State VmgateIdsState
+		Pad   uint32
+	}
+	IdsSlot [64]uint8
 }
 
 type VmgateVerdict uint32

@@ -15,9 +15,6 @@ import (
 
 // alert makes an alert evidence against the process that sent the packet.
 func (i *ids) alert(a snort.Alert) {
-	if i.beats.take(a) {
-		return
-	}
 	s := i.now()
 	n := s.sender(a)
 	if n == nil {

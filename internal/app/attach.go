@@ -38,11 +38,11 @@ func (s *state) ports() []loader.Port {
 			Datapath: loader.Datapath(seg.Datapath),
 		})
 	}
-	if s.cfg.IDS.Engine != "" {
-		pair, group := idsPorts(s.cfg), s.inv.groups()[0]
+	for number, pair := range idsPorts(s.cfg) {
+		group := s.inv.groups()[0]
 		ports = append(ports,
-			loader.Port{ID: idsInPort, Device: pair.In, Kind: loader.PortIDSIn, Group: group},
-			loader.Port{ID: idsOutPort, Device: pair.Out, Kind: loader.PortIDSOut, Group: group})
+			loader.Port{ID: idsInPort(number), Device: pair.In, Kind: loader.PortIDSIn, Group: group},
+			loader.Port{ID: idsOutPort(number), Device: pair.Out, Kind: loader.PortIDSOut, Group: group})
 	}
 	return ports
 }

@@ -5,20 +5,17 @@ import (
 	"net"
 	"time"
 
-	"github.com/vmgate/vmgate/internal/config"
 	"github.com/vmgate/vmgate/pkg/snort"
 )
 
 // attendant keeps canaries going through one engine, and looks at it.
 type attendant struct {
-	ids     *ids
-	engine  engine
-	own     *snort.Engine      // the same, nil where others run it
+	*instance
 	device  [directions]string // the engine's ends
 	pid     int                // of the process that is looked after; 0 where others run it
 	begun   bool               // something is looked after
 	birds   *canary
-	ports   [directions]*canaryPort
+	ends    [directions]*canaryPort
 	taps    [directions]*canaryPort // nil where the engine is out of sight
 	threads *threads                // nil where there is no process, or none in sight
 	watch   watch
@@ -27,18 +24,17 @@ type attendant struct {
 }
 
 // watchEngine looks after the engine until ctx is done. The kernel sends it traffic
-// only once it is proven; one of ours (own is not nil) that hangs is killed.
-func (i *ids) watchEngine(ctx context.Context, cfg *config.Config, engine engine, own *snort.Engine) {
-	ports := idsPorts(cfg)
-	isVM := func(mac net.HardwareAddr) bool { return i.now().inv.byHardware(mac) != nil }
-	a := &attendant{ids: i, engine: engine, own: own, device: [directions]string{ports.EngineIn, ports.EngineOut}, birds: newCanary(isVM)}
-	i.beats.macs.Store(&[2]net.HardwareAddr{a.birds.client, a.birds.server})
-	a.pulse.beats, a.pulse.optional = &i.beats, own == nil
-	a.ports, a.taps = canaryPorts(ports, i.log)
+// only once it is proven; one of ours that hangs is killed.
+func (n *instance) watchEngine(ctx context.Context) {
+	isVM := func(mac net.HardwareAddr) bool { return n.now().inv.byHardware(mac) != nil }
+	a := &attendant{instance: n, device: [directions]string{n.ports.EngineIn, n.ports.EngineOut}, birds: newCanary(isVM)}
+	n.beats.macs.Store(&[2]net.HardwareAddr{a.birds.client, a.birds.server})
+	a.pulse.beats, a.pulse.optional = &n.beats, n.own == nil
+	a.ends, a.taps = canaryPorts(n.ports, n.log)
 	defer a.close()
 	for ctx.Err() == nil {
 		if a.threads.wait(lookEvery) {
-			i.died(a.threads.pid)
+			n.died(a.threads.pid)
 			a.leave()
 			time.Sleep(lookEvery) // its supervision is about to notice
 			continue
@@ -61,7 +57,7 @@ func (a *attendant) round() {
 			a.threads = newThreads(s.PID, a.device)
 		}
 		a.birds.forget()
-		a.out, _ = a.ids.framesThrough()
+		a.out, _ = a.framesThrough()
 	}
 	sight := a.look()
 	wasUp := a.proven()
@@ -70,14 +66,14 @@ func (a *attendant) round() {
 		hung = a.pulse.tick(lookEvery, s.Lines)
 	}
 	if hung != "" {
-		a.ids.hung(a.own, s.PID, hung)
+		a.hung(s.PID, hung)
 		a.leave()
 		return
 	}
 	if a.proven() && !wasUp {
-		a.ids.prove(s.PID)
+		a.prove(s.PID)
 	}
-	for d, port := range a.ports {
+	for d, port := range a.ends {
 		port.send(a.birds.next(d))
 	}
 }
@@ -89,9 +85,9 @@ func (a *attendant) proven() bool { return a.watch.up() && a.pulse.felt() }
 // look reads everything that tells how the engine does.
 func (a *attendant) look() *sight {
 	sight := &sight{}
-	for port := range a.ports {
+	for port := range a.ends {
 		a.taps[port].drain(func(frame []byte) { a.birds.entered(port, frame) })
-		a.ports[port].drain(func(frame []byte) {
+		a.ends[port].drain(func(frame []byte) {
 			if kind, ok := a.birds.came(port, frame); ok {
 				sight.life[directions-1-port] = true
 				a.pulse.passed(kind, directions-1-port)
@@ -104,7 +100,7 @@ func (a *attendant) look() *sight {
 	}
 	out, given := a.out, uint64(0)
 	if sight.life != [directions]bool{true, true} || a.watch.suspect() {
-		out, given = a.ids.framesThrough()
+		out, given = a.framesThrough()
 	}
 	for d := range out {
 		// A first reading has nothing to compare with.
@@ -125,20 +121,20 @@ func (a *attendant) leave() {
 
 func (a *attendant) close() {
 	a.leave()
-	for d := range a.ports {
-		a.ports[d].close()
+	for d := range a.ends {
+		a.ends[d].close()
 		a.taps[d].close()
 	}
 }
 
 // framesThrough counts the frames so far that came out of the engine, by direction,
 // and those that it was given, canaries aside.
-func (i *ids) framesThrough() (out [directions]uint64, given uint64) {
-	counters, err := i.dp.Counters()
+func (n *instance) framesThrough() (out [directions]uint64, given uint64) {
+	counters, err := n.dp.Counters()
 	if err != nil {
-		i.log.Error("cannot read what went through the IDS", "error", err)
+		n.log.Error("cannot read what went through the IDS", "error", err)
 	}
-	far := map[uint32]int{idsOutPort: inToOut, idsInPort: outToIn}
+	far := map[uint32]int{idsOutPort(n.number): inToOut, idsInPort(n.number): outToIn}
 	for _, c := range counters {
 		switch name := c.Reason.String(); {
 		case name == "check" || name == "egress-check":
@@ -154,27 +150,27 @@ func (i *ids) framesThrough() (out [directions]uint64, given uint64) {
 }
 
 // prove lets traffic to the process pid of the engine: canaries came through.
-func (i *ids) prove(pid int) {
-	if !i.set(pid, true) {
+func (n *instance) prove(pid int) {
+	if !n.set(pid, true) {
 		return
 	}
-	i.log.Info("ids", "state", "up", "pid", pid)
-	i.journal.note("ids", "engine up: canaries come through in both directions, and alerts come back")
+	n.log.Info("ids", "engine", n.number, "state", "up", "pid", pid)
+	n.note("up: canaries come through in both directions, and alerts come back")
 }
 
 // died takes the traffic from the process pid of the engine, which has ended; its
 // supervision says why, and starts another.
-func (i *ids) died(pid int) { i.set(pid, false) }
+func (n *instance) died(pid int) { n.set(pid, false) }
 
 // hung takes the traffic from the process pid of the engine, and kills it if it is
 // ours; its supervision starts another.
-func (i *ids) hung(own *snort.Engine, pid int, why string) {
-	if !i.isUp() && own == nil || !i.set(pid, false) {
+func (n *instance) hung(pid int, why string) {
+	if !n.isUp() && n.own == nil || !n.set(pid, false) {
 		return
 	}
-	i.log.Error("ids", "state", "hung", "pid", pid, "detail", why)
-	i.journal.note("ids", why)
-	if own != nil {
-		own.Kill(pid, why)
+	n.log.Error("ids", "engine", n.number, "state", "hung", "pid", pid, "detail", why)
+	n.journal.note("ids", why)
+	if n.own != nil {
+		n.own.Kill(pid, why)
 	}
 }

@@ -84,7 +84,7 @@ func (d *decider) straggler(key loader.FlowKey, p *punt.Packet) {
 		return
 	}
 	_, from := loader.NewFlowKey(p.Proto, p.Src, p.Dst, p.VLAN, 0, key.Group())
-	d.release([]*punt.Packet{p}, d.standing(flow), from == flow.Initiator)
+	d.release(key, []*punt.Packet{p}, d.standing(flow), from == flow.Initiator)
 }
 
 // standing is the verdict that the kernel would reach on a flow now.
@@ -105,16 +105,16 @@ func (d *decider) drop(p *punt.Packet) {
 
 // release lets held packets go on, in order. What is not plainly forward or
 // check is dropped.
-func (d *decider) release(packets []*punt.Packet, v verdict.Verdict, fromInitiator bool) {
+func (d *decider) release(key loader.FlowKey, packets []*punt.Packet, v verdict.Verdict, fromInitiator bool) {
 	for _, p := range packets {
 		var err error
 		switch {
 		case v == verdict.Forward || v != verdict.Undecided && d.now().monitor():
 			err = p.Release(loader.MarkForward)
 		case v == verdict.Check && fromInitiator:
-			err = p.Release(loader.MarkCheckIn)
+			err = p.Release(loader.MarkCheckIn | key.IDSSlot())
 		case v == verdict.Check:
-			err = p.Release(loader.MarkCheckOut)
+			err = p.Release(loader.MarkCheckOut | key.IDSSlot())
 		default:
 			err = p.Drop()
 		}
@@ -148,7 +148,7 @@ func (d *decider) decide(ctx context.Context, u *undecided) {
 // follow, so that nothing overtakes.
 func (d *decider) finish(c *flowCase, decision verdict.Decision, failed error) {
 	packets := d.holder.take(c.undecided)
-	d.release(packets, decision.Verdict, c.undecided.pending.From == c.initiator)
+	d.release(c.undecided.key, packets, decision.Verdict, c.undecided.pending.From == c.initiator)
 	if failed == nil {
 		if err := d.dp.PutFlow(c.undecided.key, c.flow); err != nil {
 			d.log.Error("cannot write a decided flow; its next packet is decided anew", "flow", c.undecided.key, "error", err)

@@ -114,7 +114,6 @@ func (a *App) staff(next, old *state) {
 			if err := a.ids.run(ctx, next.cfg); err != nil && ctx.Err() == nil {
 				a.log.Error("the IDS cannot run: what is to be checked follows failure.ids", "failure.ids", next.cfg.Failure.IDS, "error", err)
 			}
-			a.ids.set(0, false) // no process is left
 		})
 	}
 }

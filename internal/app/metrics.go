@@ -65,10 +65,8 @@ func (a *App) counters() []counter {
 		}
 		n := counter{PortCounter: c, verdict: verdictOf(c.Reason)}
 		switch {
-		case c.PortID == idsInPort:
-			n.segment = "ids-in"
-		case c.PortID == idsOutPort:
-			n.segment = "ids-out"
+		case c.PortID >= firstIDSPort:
+			n.segment = idsPortName(c.PortID)
 		case inv.segments[c.PortID] != nil:
 			n.segment = inv.segments[c.PortID].Name
 		default:
@@ -101,4 +99,14 @@ func (a *App) mapUse() []metrics.MapUse {
 		{Name: "verdicts", Entries: c.verdicts, Capacity: loader.MaxVerdicts},
 		{Name: "owners", Entries: len(a.owners.all()), Capacity: loader.MaxOwners},
 	}
+}
+
+// idsPortName names an IDS port: ids-in and ids-out, ids-in1 and ids-out1 of the
+// second engine, and so on.
+func idsPortName(id uint32) string {
+	number := int(id-firstIDSPort) / 2
+	if id == idsInPort(number) {
+		return "ids-in" + numbered(number)
+	}
+	return "ids-out" + numbered(number)
 }

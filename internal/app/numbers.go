@@ -8,11 +8,13 @@ import (
 	"github.com/vmgate/vmgate/pkg/loader"
 )
 
-// Port ids of the IDS pair; vNICs have those from 1 to idsInPort-1.
-const (
-	idsInPort  = loader.MaxPorts - 2
-	idsOutPort = loader.MaxPorts - 1
-)
+// firstIDSPort begins the port ids of the IDS pairs; vNICs have those from 1 to
+// firstIDSPort-1.
+const firstIDSPort = loader.MaxPorts - 2*loader.MaxIDS
+
+// idsInPort and idsOutPort are the port ids of an engine's pair.
+func idsInPort(number int) uint32  { return firstIDSPort + 2*uint32(number) }
+func idsOutPort(number int) uint32 { return idsInPort(number) + 1 }
 
 // numbers gives every name of the configuration the number by which the kernel
 // maps know it. A name keeps its number over reloads and restarts, because
@@ -50,7 +52,7 @@ func (n *numbers) extend(cfg *config.Config) (*numbers, error) {
 		old, new    map[string]uint32
 		first, last uint32
 	}{
-		{"segments", segments, n.Segments, next.Segments, 1, idsInPort - 1},
+		{"segments", segments, n.Segments, next.Segments, 1, firstIDSPort - 1},
 		{"groups", groups, n.Groups, next.Groups, 0, 255},
 		{"VMs and routers", vms, n.VMs, next.VMs, 1, loader.MaxVMs - 1},
 	} {

@@ -94,10 +94,8 @@ func (a *App) openDataplane(cfg *config.Config, undo *cleanups) (err error) {
 		}
 		return err
 	})
-	if runsEngine(cfg) {
-		if err := loader.EnsureIDSPorts(idsPorts(cfg)); err != nil {
-			return err
-		}
+	if err := ensureIDSPorts(cfg); err != nil {
+		return err
 	}
 	if a.rules, err = adoptRules(a.dp); err != nil {
 		return fmt.Errorf("cannot adopt the rules of an earlier daemon: %w", err)

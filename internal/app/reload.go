@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 
 	"github.com/vmgate/vmgate/internal/api"
 	"github.com/vmgate/vmgate/internal/config"
@@ -33,8 +34,8 @@ func (a *App) change(ctx context.Context, cfg *config.Config) (api.Changes, erro
 	if err := a.changeable(ctx, old.cfg, cfg); err != nil {
 		return api.Changes{}, a.refused(fmt.Errorf("%w: %w", api.ErrInvalid, err))
 	}
-	if runsEngine(cfg) && !runsEngine(old.cfg) {
-		if err := loader.EnsureIDSPorts(idsPorts(cfg)); err != nil {
+	if !slices.Equal(idsPorts(old.cfg), idsPorts(cfg)) {
+		if err := ensureIDSPorts(cfg); err != nil {
 			return api.Changes{}, a.refused(err)
 		}
 	}
@@ -93,7 +94,12 @@ func Teardown(opt Options) error {
 }
 
 func removeKernelSide(cfg *config.Config) error {
-	return errors.Join(snort.Clear(idsDir(cfg)), loader.Remove(cfg.Gateway.Pins), loader.RemoveIDSPorts(localPorts(cfg)))
+	var errs []error
+	for number := range loader.MaxIDS {
+		errs = append(errs, snort.Clear(idsDir(cfg)+numbered(number)))
+	}
+	errs = append(errs, loader.Remove(cfg.Gateway.Pins), removeIDSPorts(cfg))
+	return errors.Join(errs...)
 }
 
 // checkEngine has the engine read its rules, before anything depends on it. Of one
@@ -111,9 +117,9 @@ func checkEngine(ctx context.Context, cfg *config.Config, log *slog.Logger) erro
 	if err := writeHeartbeat(cfg); err != nil {
 		return err
 	}
-	_, own, err := newEngine(cfg, log)
-	if err != nil || own == nil {
+	n, err := (&ids{log: log}).newInstance(cfg, 0)
+	if err != nil || n.own == nil {
 		return err
 	}
-	return own.Check(ctx)
+	return n.own.Check(ctx)
 }

@@ -29,13 +29,13 @@ const (
 )
 
 // settingsFor derives the kernel programs' settings.
-func settingsFor(cfg *config.Config, ids loader.IDSState) loader.Settings {
+func settingsFor(cfg *config.Config) loader.Settings {
 	mode := loader.ModeEnforce
 	if cfg.Enforcement == "monitor" {
 		mode = loader.ModeMonitor
 	}
 	s := loader.Settings{
-		Mode: mode, IDS: ids,
+		Mode:             mode,
 		NewFlowsOpen:     cfg.Failure.Daemon == "open",
 		HeldPerFlow:      uint32(cfg.Decision.HeldPerFlow),
 		HeartbeatTimeout: heartbeatTimeout,
@@ -45,9 +45,6 @@ func settingsFor(cfg *config.Config, ids loader.IDSState) loader.Settings {
 		UDPIdle:          udpIdle,
 		OtherIdle:        otherIdle,
 		EventSample:      eventSample,
-	}
-	if cfg.IDS.Engine != "" {
-		s.IDSIn, s.IDSOut = idsInPort, idsOutPort
 	}
 	return s
 }

@@ -134,13 +134,15 @@ const EngineExternal = "external"
 // IDS is the inline engine; Engine empty means none: check verdicts are then
 // handled as if the engine were down.
 type IDS struct {
-	Engine  string    `yaml:"engine" enum:"suricata,snort,external"` // suricata or snort: run by the daemon; external: by others
-	Binary  string    `yaml:"binary"`                                // default: found on PATH
-	Rules   []string  `yaml:"rules"`                                 // rule files, relative to the configuration file
-	MTU     int       `yaml:"mtu"`                                   // default: the largest of the vNICs'
-	Ports   IDSPorts  `yaml:"ports"`                                 // of an external engine: the gateway's vNICs towards it
-	Alerts  IDSAlerts `yaml:"alerts"`                                // of an external engine: where its alerts come from
-	Convict []string  `yaml:"convict" enum:"alert,drop,reject"`      // alert actions that convict; default [drop, reject]
+	Engine    string    `yaml:"engine" enum:"suricata,snort,external"` // suricata or snort: run by the daemon; external: by others
+	Binary    string    `yaml:"binary"`                                // default: found on PATH
+	Rules     []string  `yaml:"rules"`                                 // rule files, relative to the configuration file
+	MTU       int       `yaml:"mtu"`                                   // default: the largest of the vNICs'
+	Instances int       `yaml:"instances"`                             // engines, each between ports of its own, that share the flows; default 1
+	Threads   int       `yaml:"threads"`                               // that inspect, in each engine; default 1
+	Ports     IDSPorts  `yaml:"ports"`                                 // of an external engine: the gateway's vNICs towards it
+	Alerts    IDSAlerts `yaml:"alerts"`                                // of an external engine: where its alerts come from
+	Convict   []string  `yaml:"convict" enum:"alert,drop,reject"`      // alert actions that convict; default [drop, reject]
 }
 
 // IDSPorts are two vNICs of the gateway with nothing behind them but an engine that

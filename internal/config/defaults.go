@@ -8,7 +8,7 @@ func defaults() *Config {
 		Enforcement: "enforce",
 		Gateway:     Gateway{Pins: "/sys/fs/bpf/vmgate", State: "/var/lib/vmgate", Run: "/run/vmgate"},
 		Policy:      Policy{Default: "deny"},
-		IDS:         IDS{Convict: []string{"drop", "reject"}},
+		IDS:         IDS{Instances: 1, Threads: 1, Convict: []string{"drop", "reject"}},
 		Failure:     Failure{Daemon: "closed", IDS: "closed", Introspection: "check", NoOwner: "check"},
 		Decision: Decision{
 			Deadline:       200 * time.Millisecond,

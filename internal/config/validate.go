@@ -19,6 +19,7 @@ const (
 	maxSegments = 60
 	maxVMs      = 4095 // with the routers; id 0 is none
 	maxRules    = 2000 // at reload the old and the new policy stand side by side
+	maxEngines  = 8    // MAX_IDS
 	maxSockPath = 107  // bytes: sun_path without the final NUL
 )
 

@@ -26,6 +26,8 @@ func (v *checker) checkIDS() {
 	if ids.MTU != 0 {
 		v.between("ids.mtu", ids.MTU, 1280, 65535)
 	}
+	v.between("ids.instances", ids.Instances, 1, maxEngines)
+	v.between("ids.threads", ids.Threads, 1, 64)
 	for i, action := range ids.Convict {
 		v.oneOf(fmt.Sprintf("ids.convict[%d]", i), action, "alert", "drop", "reject")
 	}
@@ -38,6 +40,8 @@ func (v *checker) checkExternal() {
 	v.absent("ids.binary", ids.Binary != "", hint)
 	v.absent("ids.rules", len(ids.Rules) > 0, hint)
 	v.absent("ids.mtu", ids.MTU != 0, hint)
+	v.absent("ids.instances", ids.Instances != 1, hint)
+	v.absent("ids.threads", ids.Threads != 1, hint)
 	v.checkIDSPort("ids.ports.in", ids.Ports.In)
 	v.checkIDSPort("ids.ports.out", ids.Ports.Out)
 	if ids.Ports.In != "" && ids.Ports.In == ids.Ports.Out {

@@ -18,6 +18,9 @@ type setup struct {
 	Rules       []rule            // of the policy; default: standardRules
 	Default     string            // of the policy; default deny
 	IDS         string            // rules of the engine; "" for no engine
+	Engine      string            // default suricata
+	Binary      string            // of the engine; default: found on PATH
+	Instances   int               // of the engine; default 1
 	Failure     string            // YAML
 	Decision    string            // YAML
 	Memory      map[string]string // memory file by VM
@@ -74,8 +77,14 @@ lists: {suspect: [{name: {{.}}}]}
 {{- end}}
 {{- with .IDS}}
 ids:
-  engine: suricata
+  engine: {{or $.Engine "suricata"}}
   rules: [{{$.Dir}}/local.rules]
+{{- with $.Binary}}
+  binary: {{.}}
+{{- end}}
+{{- with $.Instances}}
+  instances: {{.}}
+{{- end}}
 {{- end}}
 {{- with .Failure}}
 failure: {{.}}
@@ -127,6 +136,23 @@ func (g *gateway) write(s setup) {
 func (g *gateway) writeText(text string) {
 	g.t.Helper()
 	must(g.t, os.WriteFile(g.Config, []byte(text), 0o644))
+}
+
+// eachEngine runs a test with Suricata, and with Snort 3 where that is: it is found
+// on PATH or named in VMGATE_SNORT.
+func eachEngine(t *testing.T, test func(t *testing.T, s setup)) {
+	t.Run("suricata", func(t *testing.T) { test(t, setup{Engine: "suricata"}) })
+	t.Run("snort", func(t *testing.T) {
+		name := os.Getenv("VMGATE_SNORT")
+		if name == "" {
+			name = "snort"
+		}
+		path, err := exec.LookPath(name)
+		if err != nil {
+			t.Skip("no Snort 3 here: put it on PATH, or name it in VMGATE_SNORT")
+		}
+		test(t, setup{Engine: "snort", Binary: path})
+	})
 }
 
 func needSuricata(t *testing.T) {

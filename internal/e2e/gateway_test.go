@@ -25,7 +25,7 @@ type gateway struct {
 // it until the test ends.
 func namespaced(t *testing.T, s setup) *gateway {
 	t.Helper()
-	if s.IDS != "" {
+	if s.IDS != "" && s.Engine != "snort" {
 		needSuricata(t)
 	}
 	g := newGateway(t)

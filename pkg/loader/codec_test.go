@@ -91,12 +91,14 @@ func TestCodecs_WhatGoesInComesOut(t *testing.T) {
 			u64.Draw(t, "expires")}, VerdictEntry.wire, verdictEntryFromWire)
 		idle := rapid.Int64Range(0, 1<<62)
 		roundTrip(t, Settings{
-			Mode: Mode(u32.Draw(t, "mode")), IDS: IDSState(u32.Draw(t, "ids")), NewFlowsOpen: rapid.Bool().Draw(t, "open"),
+			Mode: Mode(u32.Draw(t, "mode")), NewFlowsOpen: rapid.Bool().Draw(t, "open"),
 			HeldPerFlow: u32.Draw(t, "held"), HeartbeatTimeout: time.Duration(idle.Draw(t, "t")),
 			PendingTimeout: time.Duration(idle.Draw(t, "t")), TCPEstablished: time.Duration(idle.Draw(t, "t")),
 			TCPTransient: time.Duration(idle.Draw(t, "t")), UDPIdle: time.Duration(idle.Draw(t, "t")),
-			OtherIdle: time.Duration(idle.Draw(t, "t")), IDSIn: u32.Draw(t, "in"), IDSOut: u32.Draw(t, "out"),
+			OtherIdle:   time.Duration(idle.Draw(t, "t")),
 			EventSample: u32.Draw(t, "sample"),
+			IDS:         [MaxIDS]IDSInstance{3: {u32.Draw(t, "in"), u32.Draw(t, "out"), IDSState(u32.Draw(t, "ids"))}},
+			Slots:       [IDSSlots]uint8{5: rapid.Byte().Draw(t, "slot")},
 		}, Settings.wire, settingsFromWire)
 	})
 }

@@ -46,6 +46,19 @@ func (k FlowKey) VLAN() (outer, inner uint16) { return k.outer, k.inner }
 // Group returns the layer 2 group of the flow's segments.
 func (k FlowKey) Group() uint8 { return k.group }
 
+// IDSSlot is the slot of Settings.Slots that the flow falls in, the same for both
+// directions: bpf/share.h, slot_of_flow.
+func (k FlowKey) IDSSlot() uint32 {
+	w, hash := k.wire(), uint32(0)
+	// It cannot fail: a fixed size.
+	b, _ := binary.Append(nil, binary.NativeEndian, &w)
+	for ; len(b) >= 4; b = b[4:] {
+		hash = (hash ^ binary.NativeEndian.Uint32(b)) * 0x9e3779b1
+		hash ^= hash >> 15
+	}
+	return hash % IDSSlots
+}
+
 // String returns the flow for logs, such as "tcp 10.0.0.1:80 10.0.0.2:4711".
 func (k FlowKey) String() string {
 	s := fmt.Sprintf("%s %s %s", protoName(k.proto), k.Addr(0), k.Addr(1))

@@ -31,7 +31,7 @@ func TestIDSPorts_CheckedFlowGoesThroughTheEngine(t *testing.T) {
 	ports := append([]Port{{ID: 3, Device: p.In, Kind: PortIDSIn, Group: 1}, {ID: 4, Device: p.Out, Kind: PortIDSOut, Group: 1}}, testPorts...)
 	g.attach(ports)
 	settings := testSettings
-	settings.IDSIn, settings.IDSOut = 3, 4
+	settings.IDS[0] = IDSInstance{In: 3, Out: 4}
 	must(t, g.d.SetSettings(settings))
 	in, out := g.engine(p, p.EngineIn), g.engine(p, p.EngineOut)
 	must(t, g.d.SetOwner(7, Owner{Verdict: check, VM: 1}))

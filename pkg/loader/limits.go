@@ -4,10 +4,17 @@ import "github.com/vmgate/vmgate/bpf"
 
 // Sizes of the id spaces, from bpf/types.h. Id 0 is never given out.
 const (
-	MaxPorts  = 64
+	MaxPorts  = 80
 	MaxVMs    = 4096
 	MaxRules  = 4096
 	MaxOwners = 65536
+)
+
+// MaxIDS is how many engines can share the traffic to be inspected, IDSSlots how
+// finely it is shared; from bpf/types.h.
+const (
+	MaxIDS   = 8
+	IDSSlots = 64
 )
 
 // Capacities of the maps, from bpf/types.h.
@@ -26,6 +33,6 @@ const (
 	MarkControl  = uint32(bpf.VmgateMarkMARK_CONTROL)   // policed control traffic, set at ingress
 	MarkOpen     = uint32(bpf.VmgateMarkMARK_OPEN)      // set at ingress: the daemon is silent and the operator chose open
 	MarkForward  = uint32(bpf.VmgateMarkMARK_FORWARD)   // set by the daemon on release: forward
-	MarkCheckIn  = uint32(bpf.VmgateMarkMARK_CHECK_IN)  // set by the daemon on release: to ids-in
-	MarkCheckOut = uint32(bpf.VmgateMarkMARK_CHECK_OUT) // set by the daemon on release: to ids-out
+	MarkCheckIn  = uint32(bpf.VmgateMarkMARK_CHECK_IN)  // set by the daemon on release, with the flow's IDSSlot: to ids-in
+	MarkCheckOut = uint32(bpf.VmgateMarkMARK_CHECK_OUT) // the same: to ids-out
 )

@@ -27,10 +27,15 @@ const (
 	IDSDownOpen            // dead or hung: what is to be checked is forwarded
 )
 
+// IDSInstance is one engine between two ports.
+type IDSInstance struct {
+	In, Out uint32 // port ids; 0 for none
+	State   IDSState
+}
+
 // Settings are the knobs that the kernel programs read with every packet.
 type Settings struct {
 	Mode             Mode
-	IDS              IDSState
 	NewFlowsOpen     bool          // when the daemon is silent
 	HeldPerFlow      uint32        // packets of an undecided flow that are held
 	HeartbeatTimeout time.Duration // after it without Heartbeat the daemon counts as silent
@@ -39,8 +44,9 @@ type Settings struct {
 	TCPTransient     time.Duration // handshake not complete, or FIN or RST seen
 	UDPIdle          time.Duration
 	OtherIdle        time.Duration
-	IDSIn, IDSOut    uint32 // port ids; 0 for none
 	EventSample      uint32 // at most this many events a second and reason; 0: none
+	IDS              [MaxIDS]IDSInstance
+	Slots            [IDSSlots]uint8 // whose flows are whose: index into IDS by FlowKey.IDSSlot
 }
 
 // SetSettings writes the settings; they hold from the next packet.
@@ -50,9 +56,8 @@ func (d *Dataplane) SetSettings(s Settings) error { return d.settings.put(0, s) 
 func (d *Dataplane) Settings() (Settings, error) { return d.settings.at(0) }
 
 func (s Settings) wire() wireSettings {
-	return wireSettings{
+	w := wireSettings{
 		Mode:             bpf.VmgateMode(s.Mode),
-		Ids:              bpf.VmgateIdsState(s.IDS),
 		NewFlowsOpen:     flag[uint32](s.NewFlowsOpen, 1),
 		HeldPerFlow:      s.HeldPerFlow,
 		HeartbeatTimeout: uint64(s.HeartbeatTimeout),
@@ -61,16 +66,18 @@ func (s Settings) wire() wireSettings {
 		TcpTransient:     uint64(s.TCPTransient),
 		UdpIdle:          uint64(s.UDPIdle),
 		OtherIdle:        uint64(s.OtherIdle),
-		IdsIn:            s.IDSIn,
-		IdsOut:           s.IDSOut,
 		EventSample:      s.EventSample,
+		IdsSlot:          s.Slots,
 	}
+	for i, one := range s.IDS {
+		w.Ids[i].In, w.Ids[i].Out, w.Ids[i].State = one.In, one.Out, bpf.VmgateIdsState(one.State)
+	}
+	return w
 }
 
 func settingsFromWire(w wireSettings) Settings {
-	return Settings{
+	s := Settings{
 		Mode:             Mode(w.Mode),
-		IDS:              IDSState(w.Ids),
 		NewFlowsOpen:     w.NewFlowsOpen != 0,
 		HeldPerFlow:      w.HeldPerFlow,
 		HeartbeatTimeout: time.Duration(w.HeartbeatTimeout),
@@ -79,8 +86,11 @@ func settingsFromWire(w wireSettings) Settings {
 		TCPTransient:     time.Duration(w.TcpTransient),
 		UDPIdle:          time.Duration(w.UdpIdle),
 		OtherIdle:        time.Duration(w.OtherIdle),
-		IDSIn:            w.IdsIn,
-		IDSOut:           w.IdsOut,
 		EventSample:      w.EventSample,
+		Slots:            w.IdsSlot,
 	}
+	for i, one := range w.Ids {
+		s.IDS[i] = IDSInstance{In: one.In, Out: one.Out, State: IDSState(one.State)}
+	}
+	return s
 }

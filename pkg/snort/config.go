@@ -21,8 +21,9 @@ const (
 	defaultMTU = 1500
 	minMTU     = 576
 	maxMTU     = 65517 // with headerRoom still within 16 bits
-	headerRoom = 18    // Ethernet header and one VLAN tag, beside the MTU
-	maxSunPath = 107   // sockaddr_un.sun_path without its final zero, see unix(7)
+	maxThreads = 64
+	headerRoom = 18  // Ethernet header and one VLAN tag, beside the MTU
+	maxSunPath = 107 // sockaddr_un.sun_path without its final zero, see unix(7)
 )
 
 // Config says which engine runs where. It is not changed by the package.
@@ -33,6 +34,7 @@ type Config struct {
 	In, Out  string         // the engine's devices in that namespace; packets towards servers enter at In
 	Rules    []string       // absolute paths of rule files, at least one
 	HomeNets []netip.Prefix // $HOME_NET of the rules; empty: any
+	Threads  int            // that inspect; 0: 1. Flows are shared out among them by hash
 	MTU      int            // of In and Out, bytes; 0: 1500. Where a device's own is larger, that one counts
 	Dir      string         // absolute; owned by this package: configuration, sockets, logs; best on tmpfs. Made and emptied by Run
 	Log      *slog.Logger   // nil: slog.Default()
@@ -55,7 +57,12 @@ func (c Config) complete() (Config, error) {
 	if c.MTU == 0 {
 		c.MTU = defaultMTU
 	}
+	if c.Threads == 0 {
+		c.Threads = 1
+	}
 	switch {
+	case c.Threads < 1 || c.Threads > maxThreads:
+		return c, fmt.Errorf("%d threads: say 1 to %d", c.Threads, maxThreads)
 	case c.Engine != EngineSuricata && c.Engine != EngineSnort:
 		return c, fmt.Errorf("engine %q: say %s or %s", c.Engine, EngineSuricata, EngineSnort)
 	case c.MTU < minMTU || c.MTU > maxMTU:

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -31,6 +32,7 @@ func (snort3) configure(c Config, snap int, dir string, check bool) error {
 		"Rules":   c.Rules,
 		"Check":   check,
 		"Snap":    snap,
+		"Threads": c.Threads,
 		"Limit":   alertsPerSecond,
 		"Classes": classes, "HTTPPorts": strings.Join(httpPorts, " "),
 	})
@@ -41,7 +43,7 @@ func (snort3) checkArgs(dir string) []string {
 }
 
 func (snort3) runArgs(c Config, dir string) []string {
-	return []string{"-Q", "-c", filepath.Join(dir, snortConfig), "-i", c.In + ":" + c.Out, "-l", dir}
+	return []string{"-Q", "-c", filepath.Join(dir, snortConfig), "-i", c.In + ":" + c.Out, "-l", dir, "-z", strconv.Itoa(c.Threads)}
 }
 
 func (snort3) needsTerminal() bool { return true }

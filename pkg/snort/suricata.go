@@ -52,6 +52,7 @@ func (suricata) configure(c Config, snap int, dir string, check bool) error {
 		"CommandSocket": filepath.Join(dir, suricataCommand),
 		"ReadDirs":      suricataReads(dir),
 		"Snap":          snap,
+		"Threads":       c.Threads,
 		"Ports":         []port{{c.In, c.Out, 98}, {c.Out, c.In, 99}},
 	})
 }
