@@ -37,7 +37,8 @@ func cmdIntrospect() *cli.Command {
 		Subcommands: []*cli.Command{
 			{Name: "ps", Usage: "list the guest's processes, hidden ones too", Action: introspectPs},
 			{Name: "sockets", Usage: "list the guest's sockets and who holds them", Action: introspectSockets},
-			{Name: "owner", Usage: "say which processes hold a port", ArgsUsage: "PROTO [ADDR:]PORT", Action: introspectOwner},
+			{Name: "owner", Usage: "say which processes hold a port", ArgsUsage: "PROTO [ADDR:]PORT", Flags: ownerFlags(), Action: introspectOwner},
+			{Name: "modules", Usage: "list the guest's kernel modules, hidden ones too", Action: introspectModules},
 			{Name: "findings", Usage: "say what the guest's own listings hide, and what could not be looked at", Action: introspectFindings},
 			{Name: "fingerprint", Usage: "identify the program that a process runs by its text in memory", ArgsUsage: "PID", Action: introspectFingerprint},
 		},
@@ -82,20 +83,39 @@ func introspectOwner(c *cli.Context) error {
 	if err != nil {
 		return usageError{err}
 	}
-	local, err := parseLocal(c.Args().Get(1))
+	q, err := ownerQuery(c, api.ProtoName(proto), c.Args().Get(1))
 	if err != nil {
 		return err
 	}
 	return lookInto(c, func(ctx context.Context, guest vmi.Guest) error {
-		answer, err := guest.Owners(ctx, vmi.Query{Proto: proto, Local: local})
+		answer, err := guest.Owners(ctx, vmi.Query{Proto: proto, Local: netip.AddrPortFrom(q.Addr, q.Port.Port), Remote: q.Remote, NetNS: q.NetNS})
 		if err != nil {
 			return err
 		}
-		if len(answer.Owners) == 0 {
-			return fmt.Errorf("%w: no process of the guest holds %s port %d", api.ErrNotFound, api.ProtoName(proto), local.Port())
-		}
-		return show(c, answer, func(t *table) { printGuestProcesses(t, answer.Owners) })
+		return showOwner(c, q, answer, func(_ context.Context, p vmi.Process) (vmi.Fingerprint, error) {
+			return guest.Fingerprint(ctx, p.PID, p.Start)
+		})
 	})
+}
+
+func introspectModules(c *cli.Context) error {
+	if err := wantArgs(c, 0); err != nil {
+		return err
+	}
+	return lookInto(c, func(ctx context.Context, guest vmi.Guest) error {
+		modules, err := guest.Modules(ctx)
+		if err != nil {
+			return err
+		}
+		return show(c, modules, func(t *table) { printModules(t, modules) })
+	})
+}
+
+func printModules(t *table, modules []vmi.Module) {
+	t.row("NAME", "STATE", "TEXT", "BYTES", "HIDDEN", "VIEWS")
+	for _, m := range modules {
+		t.row(m.Name, m.State, fmt.Sprintf("%#x", m.Base), m.Size, yes(m.Hidden), strings.Join(m.Views, ","))
+	}
 }
 
 func introspectFindings(c *cli.Context) error {
@@ -132,32 +152,8 @@ func introspectFingerprint(c *cli.Context) error {
 		if err != nil {
 			return err
 		}
-		return show(c, f, func(t *table) {
-			t.field("path", f.Path)
-			t.field("build id", f.BuildID)
-			t.field("sha256", f.SHA256)
-			t.row("text", fmt.Sprintf("%d pages, resident %s", f.Pages, pageRuns(f.Resident)))
-			if len(f.Altered) > 0 {
-				t.row("altered", pageRuns(f.Altered))
-			}
-		})
+		return show(c, f, func(t *table) { printFingerprint(t, f) })
 	})
-}
-
-// pageRuns writes page numbers for people: "1-7 9".
-func pageRuns(runs []vmi.PageRun) string {
-	var out []string
-	for _, r := range runs {
-		if r.Count == 1 {
-			out = append(out, fmt.Sprint(r.First))
-		} else {
-			out = append(out, fmt.Sprintf("%d-%d", r.First, r.First+r.Count-1))
-		}
-	}
-	if len(out) == 0 {
-		return "none"
-	}
-	return strings.Join(out, " ")
 }
 
 // parseLocal reads a port with or without an address.
@@ -189,12 +185,12 @@ func lookInto(c *cli.Context, look func(context.Context, vmi.Guest) error) (err 
 }
 
 func printGuestProcesses(t *table, processes []vmi.Process) {
-	t.row("PID", "PPID", "UID", "HIDDEN", "NAME", "COMMAND")
+	t.row("PID", "PPID", "UID", "HIDDEN", "VIEWS", "NAME", "COMMAND")
 	for _, p := range processes {
 		hidden := yes(p.Hidden)
 		if p.Hidden && p.HiddenWhy != "" {
 			hidden += ": " + p.HiddenWhy
 		}
-		t.row(p.PID, p.PPID, p.UID, hidden, p.Name, command(p))
+		t.row(p.PID, p.PPID, p.UID, hidden, strings.Join(p.Views, ","), p.Name, command(p))
 	}
 }

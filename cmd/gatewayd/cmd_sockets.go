@@ -24,9 +24,13 @@ func cmdSockets() *cli.Command {
 }
 
 func printSockets(t *table, sockets []vmi.Socket) {
-	t.row("PROTO", "LOCAL", "REMOTE", "STATE", "PIDS")
+	t.row("PROTO", "LOCAL", "REMOTE", "STATE", "NETNS", "HIDDEN", "PIDS")
 	for _, s := range sockets {
-		t.row(api.ProtoName(s.Proto), addrPort(s.Local), addrPort(s.Remote), s.State, pids(s.PIDs))
+		proto := api.ProtoName(s.Proto)
+		if s.Family == "packet" || s.Family == "xdp" {
+			proto = s.Family
+		}
+		t.row(proto, addrPort(s.Local), addrPort(s.Remote), s.State, number(s.NetNS), yes(s.Unlisted), pids(s.PIDs))
 	}
 }
 

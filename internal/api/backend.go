@@ -6,6 +6,7 @@ package api
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"time"
 
 	"github.com/vmgate/vmgate/internal/event"
@@ -27,8 +28,11 @@ type Backend interface {
 	VMs(ctx context.Context) ([]VM, error)
 	Processes(ctx context.Context, vm string) ([]Process, error)
 	Sockets(ctx context.Context, vm string) ([]vmi.Socket, error)
-	// Owner finds the processes that hold a port of a VM; none is ErrNotFound.
-	Owner(ctx context.Context, port Port) (vmi.Answer, error)
+	// Owner finds the processes that hold a socket of a VM. That there is none is
+	// an answer too: it says why, and who could send nevertheless.
+	Owner(ctx context.Context, query OwnerQuery) (vmi.Answer, error)
+	// Fingerprint identifies the program that a process runs, by its text.
+	Fingerprint(ctx context.Context, vm string, pid uint32) (vmi.Fingerprint, error)
 	// Findings says what in a VM does not fit together: hidden processes and
 	// modules, hooks, sockets that nobody holds, and what could not be looked at.
 	Findings(ctx context.Context, vm string) ([]vmi.Finding, error)
@@ -134,6 +138,15 @@ type Port struct {
 	VM    string `json:"vm"`
 	Proto string `json:"proto"` // tcp, udp, … or a number
 	Port  uint16 `json:"port"`
+}
+
+// OwnerQuery names a socket of a VM by its local end. The zero values of what
+// follows the port stand for any.
+type OwnerQuery struct {
+	Port
+	Addr   netip.Addr     // local
+	Remote netip.AddrPort // what it is connected to
+	NetNS  uint32         // the guest's network namespace, as /proc/PID/ns/net shows it
 }
 
 // PortVerdict is one entry of the verdicts map.

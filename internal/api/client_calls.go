@@ -32,8 +32,13 @@ func (c *Client) Sockets(ctx context.Context, vm string) ([]vmi.Socket, error) {
 }
 
 // Owner implements Backend.
-func (c *Client) Owner(ctx context.Context, port Port) (vmi.Answer, error) {
-	return do[vmi.Answer](ctx, c, http.MethodGet, "/v1/vms/"+url.PathEscape(port.VM)+"/owner/"+portPath(port), nil)
+func (c *Client) Owner(ctx context.Context, q OwnerQuery) (vmi.Answer, error) {
+	return do[vmi.Answer](ctx, c, http.MethodGet, "/v1/vms/"+url.PathEscape(q.VM)+"/owner/"+portPath(q.Port)+"?"+q.values().Encode(), nil)
+}
+
+// Fingerprint implements Backend.
+func (c *Client) Fingerprint(ctx context.Context, vm string, pid uint32) (vmi.Fingerprint, error) {
+	return do[vmi.Fingerprint](ctx, c, http.MethodGet, fmt.Sprintf("/v1/vms/%s/processes/%d/fingerprint", url.PathEscape(vm), pid), nil)
 }
 
 // Findings implements Backend.

@@ -173,23 +173,44 @@ func (b backend) Sockets(ctx context.Context, vm string) ([]vmi.Socket, error) {
 }
 
 // Owner implements api.Backend.
-func (b backend) Owner(ctx context.Context, port api.Port) (vmi.Answer, error) {
-	proto, err := api.ParseProto(port.Proto)
+func (b backend) Owner(ctx context.Context, q api.OwnerQuery) (vmi.Answer, error) {
+	proto, err := api.ParseProto(q.Proto)
 	if err != nil {
 		return vmi.Answer{}, err
 	}
-	g, _, err := b.guestOf(port.VM)
+	g, _, err := b.guestOf(q.VM)
 	if err != nil {
 		return vmi.Answer{}, err
 	}
-	answer, err := g.ask(ctx, vmi.Query{Proto: proto, Local: netip.AddrPortFrom(netip.Addr{}, port.Port)})
-	if err != nil {
+	answer, err := g.ask(ctx, vmi.Query{Proto: proto, Local: netip.AddrPortFrom(q.Addr, q.Port.Port), Remote: q.Remote, NetNS: q.NetNS})
+	switch {
+	case errors.Is(err, vmi.ErrNoNamespace):
+		return vmi.Answer{}, fmt.Errorf("%w: %w", api.ErrNotFound, err)
+	case err != nil:
 		return vmi.Answer{}, fmt.Errorf("%w: %w", api.ErrUnavailable, err)
 	}
-	if len(answer.Owners) == 0 {
-		return vmi.Answer{}, fmt.Errorf("%w: no process of %s holds %s port %d", api.ErrNotFound, port.VM, port.Proto, port.Port)
-	}
 	return answer, nil
+}
+
+// Fingerprint implements api.Backend.
+func (b backend) Fingerprint(ctx context.Context, vm string, pid uint32) (vmi.Fingerprint, error) {
+	g, open, err := b.guestOf(vm)
+	if err != nil {
+		return vmi.Fingerprint{}, err
+	}
+	p, err := b.process(ctx, vm, pid)
+	if err != nil {
+		return vmi.Fingerprint{}, err
+	}
+	f, err := open.Fingerprint(ctx, p.PID, p.Start)
+	switch {
+	case errors.Is(err, vmi.ErrNoProcess):
+		return vmi.Fingerprint{}, fmt.Errorf("%w: %w", api.ErrNotFound, err)
+	case err != nil:
+		g.Noticed(err)
+		return vmi.Fingerprint{}, fmt.Errorf("%w: cannot read the program of %s in %s: %w", api.ErrUnavailable, p.Name, vm, err)
+	}
+	return f, nil
 }
 
 // Findings implements api.Backend.

@@ -42,7 +42,7 @@ func (g *guest) owner(ctx context.Context, proto uint8, local, remote netip.Addr
 	case err != nil:
 		result.State, result.Detail = verdict.OwnerUnavailable, err.Error()
 	case len(answer.Owners) == 0:
-		result.State, result.Detail = verdict.OwnerNone, "no process holds the port"
+		result.State, result.Detail = verdict.OwnerNone, answer.Note
 		result.Observed = answer.ReadAt
 		for _, p := range answer.Past {
 			if ago := answer.ReadAt.Sub(p.Seen); ago <= age {
@@ -56,6 +56,10 @@ func (g *guest) owner(ctx context.Context, proto uint8, local, remote netip.Addr
 		for _, p := range answer.Owners {
 			result.Processes = append(result.Processes, describe(g.vm, p))
 		}
+	}
+	result.Untraced = answer.Untraced
+	for _, p := range answer.Candidates {
+		result.Candidates = append(result.Candidates, describe(g.vm, p))
 	}
 	g.metrics.ObserveIntrospection(result.State.String(), time.Since(begin))
 	return result

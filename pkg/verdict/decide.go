@@ -65,16 +65,19 @@ func (b *Book) judgeEnd(at *Endpoint, owner *Owner, now time.Time) end {
 	if owner.Observed.IsZero() {
 		owner.Observed = now
 	}
+	var e end
 	switch {
 	case owner.State == OwnerUndeclared:
 		return end{flow: innocent}
 	case owner.State == OwnerKnown && len(owner.Processes) > 0:
-		return b.judgeOwners(at, owner)
+		e = b.judgeOwners(at, owner)
 	case owner.State == OwnerKnown || owner.State == OwnerNone:
-		return b.ownerless(at, owner, b.knobs.NoOwner, CauseNoOwner, "no process holds the port")
+		e = b.ownerless(at, owner, b.knobs.NoOwner, CauseNoOwner, "no process holds the port")
 	default:
 		return b.ownerless(at, owner, b.knobs.Introspection, CauseIntrospection, "the VM's memory could not be read")
 	}
+	b.judgeCandidates(at, owner, &e)
+	return e
 }
 
 // judgeOwners judges all owners of a shared socket: any of them may have sent.
@@ -89,17 +92,48 @@ func (b *Book) judgeOwners(at *Endpoint, owner *Owner) end {
 		e.evidence = append(e.evidence, Evidence{
 			Kind: EvidenceOwner, Observed: owner.Observed, VM: p.VM, Process: &p, Verdict: Forward, Detail: ownerDetail(&p),
 		})
-		for _, ev := range evidence {
-			if ev.Kind == EvidenceHidden {
-				ev.Observed = owner.Observed
-				if !b.lists.hasLearned(p.Instance) {
-					e.hidden = append(e.hidden, ev)
-				}
-			}
-			e.evidence = append(e.evidence, ev)
-		}
+		e.addStanding(b, &p, evidence, owner.Observed)
 	}
 	return e
+}
+
+// addStanding adds what stands against a process.
+func (e *end) addStanding(b *Book, p *Process, evidence []Evidence, observed time.Time) {
+	for _, ev := range evidence {
+		if ev.Kind == EvidenceHidden {
+			ev.Observed = observed
+			if !b.lists.hasLearned(p.Instance) {
+				e.hidden = append(e.hidden, ev)
+			}
+		}
+		e.evidence = append(e.evidence, ev)
+	}
+}
+
+// judgeCandidates adds those who could have sent the packets without a socket
+// that explains them. What stands against one of them makes the flow be checked.
+// It is dropped only where the one who is to be dropped could alone have sent it:
+// else he would get his packets through by forging them, and with several he
+// could get those of others dropped. It is this flow that is judged, under the
+// cause that has it looked at again, and no process.
+func (b *Book) judgeCandidates(at *Endpoint, owner *Owner, e *end) {
+	alone := len(owner.Candidates) == 1 && owner.Untraced == 0
+	for _, p := range owner.Candidates {
+		if p.VM == "" {
+			p.VM = at.VM
+		}
+		standing, evidence := b.judgeProcess(&p)
+		e.evidence = append(e.evidence, Evidence{
+			Kind: EvidenceCandidate, Observed: owner.Observed, VM: p.VM, Process: &p, Verdict: Forward, Detail: "could have sent it: " + ownerDetail(&p),
+		})
+		e.addStanding(b, &p, evidence, owner.Observed)
+		if standing.Verdict == Drop && !alone {
+			standing.Verdict = Check
+		}
+		if standing.Verdict > Forward {
+			e.flow = e.flow.strictest(Standing{standing.Verdict, CauseNoOwner})
+		}
+	}
 }
 
 func (b *Book) ownerless(at *Endpoint, owner *Owner, knob Verdict, cause Cause, detail string) end {

@@ -82,9 +82,14 @@ type Owner struct {
 	Processes []Process  `json:"processes,omitempty"` // several when a socket is shared
 	// Past are, where there is no owner, those that were seen to hold the port
 	// shortly before. What stands against them counts, but nothing speaks for them.
-	Past     []Process `json:"past,omitempty"`
-	Detail   string    `json:"detail,omitempty"`
-	Observed time.Time `json:"observed"`
+	Past []Process `json:"past,omitempty"`
+	// Candidates are processes that could have sent the flow's packets though no
+	// socket of theirs explains them; Untraced is how many more there are whom
+	// nobody can name.
+	Candidates []Process `json:"candidates,omitempty"`
+	Untraced   int       `json:"untraced,omitempty"`
+	Detail     string    `json:"detail,omitempty"`
+	Observed   time.Time `json:"observed"`
 }
 
 // Endpoint is one end of a flow as the inventory knows it.
@@ -121,6 +126,7 @@ type EvidenceKind string
 const (
 	EvidenceRule          EvidenceKind = "rule"
 	EvidenceOwner         EvidenceKind = "owner"
+	EvidenceCandidate     EvidenceKind = "candidate" // could have sent it; nobody is convicted by that
 	EvidenceHidden        EvidenceKind = "hidden"
 	EvidenceList          EvidenceKind = "list"
 	EvidenceAlert         EvidenceKind = "alert"

@@ -127,13 +127,9 @@ func TaskAt(ctx context.Context, g Guest, pid uint32) (p TaskPlaces, err error) 
 		i := index >> shift & (xaSlots - 1)
 		p.IDRSlot, entry = node+uint64(k.NodeSlots.off)+8*i, slots[i]
 	}
-	size := uint64(k.PageRecord.size)
-	page := k.vmemmap + (t.addr-k.direct)/pageSize*size
-	if compound, err := k.u64(page + 8); err == nil && compound&1 == 1 {
-		page = compound &^ 1
-	}
+	page, err := k.slabPage(t.addr)
 	p.PageCache = page + uint64(k.SlabCache.off)
-	return p, nil
+	return p, err
 }
 
 // SocketAt is where the nodes are by which a socket is in the tables of ports

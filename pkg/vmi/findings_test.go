@@ -3,6 +3,8 @@ package vmi_test
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -147,7 +149,39 @@ func TestGuest_FindingsHiddenModule(t *testing.T) {
 				i.write(t, tree, word(0))
 			}
 			one(t, i.findings(t), vmi.HiddenModule, vmi.High, "module "+name, "seen in "+c.views+",")
+			modules, err := i.os.Modules(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, m := range modules {
+				if hides := m.Name == name; m.Hidden != hides || hides && strings.Join(m.Views, ", ") != c.views || !hides && m.Views[0] != "list" {
+					t.Errorf("listed as %+v", m)
+				}
+			}
 		})
+	}
+}
+
+func TestGuest_ModulesAreThoseOfLsmod(t *testing.T) {
+	f := guest(t)
+	want := make(map[string]string)
+	for line := range strings.Lines(f.run(t, "cat /proc/modules")) {
+		w := strings.Fields(line)
+		want[w[0]] = strings.ToLower(w[4]) + " " + w[5]
+	}
+	modules, err := f.os.Modules(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := make(map[string]string)
+	for _, m := range modules {
+		got[m.Name] = fmt.Sprintf("%s %#016x", m.State, m.Base)
+		if len(m.Views) != 4 || m.Hidden || m.Size == 0 {
+			t.Errorf("%+v", m)
+		}
+	}
+	if !maps.Equal(got, want) || len(want) == 0 {
+		t.Errorf("modules %v, want %v", got, want)
 	}
 }
 

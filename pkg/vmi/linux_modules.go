@@ -166,6 +166,56 @@ func (k *linuxKernel) moduleViews() []moduleView {
 	}
 }
 
+// moduleStates are the names of enum module_state (include/linux/module.h).
+var moduleStates = [...]string{"live", "coming", "going", "unformed"}
+
+// Modules implements Guest.
+func (g *linuxGuest) Modules(ctx context.Context) ([]Module, error) {
+	g = g.during(ctx)
+	out, err := retry(ctx, g.k, func() ([]Module, error) { return g.modules(ctx) })
+	if err != nil {
+		return nil, fmt.Errorf("cannot list the modules: %w", err)
+	}
+	return out, nil
+}
+
+func (g *linuxGuest) modules(ctx context.Context) ([]Module, error) {
+	views := g.k.moduleViews()
+	if !views[0].known {
+		return nil, fmt.Errorf("%w: it does not say where its modules are", ErrNotUnderstood)
+	}
+	hidden, err := g.hiddenModules(ctx, views)
+	if err != nil {
+		return nil, err
+	}
+	seen := make(map[uint64]*Module)
+	for _, v := range views {
+		if !v.known {
+			continue
+		}
+		found, err := v.walk(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("view %s: %w", v.name, err)
+		}
+		for addr, m := range found {
+			if seen[addr] == nil {
+				_, unlisted := hidden[addr]
+				seen[addr] = &Module{Name: m.name, State: "unknown", Base: m.base, Size: m.size, Hidden: unlisted}
+				if int(m.state) < len(moduleStates) {
+					seen[addr].State = moduleStates[m.state]
+				}
+			}
+			seen[addr].Views = append(seen[addr].Views, v.name)
+		}
+	}
+	out := make([]Module, 0, len(seen))
+	for _, m := range seen {
+		out = append(out, *m)
+	}
+	slices.SortFunc(out, func(a, b Module) int { return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Base, b.Base)) })
+	return out, nil
+}
+
 // moduleFindings compares the views of modules. Modules are loaded and removed
 // while we look: samples must agree.
 func (g *linuxGuest) moduleFindings(ctx context.Context) ([]Finding, error) {
@@ -179,7 +229,16 @@ func (g *linuxGuest) moduleFindings(ctx context.Context) ([]Finding, error) {
 	if !views[0].known {
 		return out, nil
 	}
-	var hidden map[uint64]Finding
+	hidden, err := g.hiddenModules(ctx, views)
+	for _, f := range hidden {
+		out = append(out, f)
+	}
+	slices.SortFunc(out, func(a, b Finding) int { return cmp.Compare(a.Subject, b.Subject) })
+	return out, err
+}
+
+// hiddenModules are those that lsmod shows in none of several samples, by address.
+func (g *linuxGuest) hiddenModules(ctx context.Context, views []moduleView) (hidden map[uint64]Finding, err error) {
 	for i := range g.samples {
 		if i > 0 {
 			if err := pause(ctx, sampleGap); err != nil {
@@ -196,14 +255,10 @@ func (g *linuxGuest) moduleFindings(ctx context.Context) ([]Finding, error) {
 			}
 		}
 		if hidden = now; len(hidden) == 0 {
-			return out, nil
+			break
 		}
 	}
-	for _, f := range hidden {
-		out = append(out, f)
-	}
-	slices.SortFunc(out, func(a, b Finding) int { return cmp.Compare(a.Subject, b.Subject) })
-	return out, nil
+	return hidden, nil
 }
 
 // unlistedModules are those that another view than the list shows.

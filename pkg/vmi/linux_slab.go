@@ -2,7 +2,6 @@ package vmi
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 )
 
@@ -66,15 +65,28 @@ func (k *linuxKernel) inSlab(addr uint64) bool {
 	if err != nil {
 		return false
 	}
-	size := uint64(k.PageRecord.size)
-	page := k.vmemmap + (addr-k.direct)/pageSize*size
-	var head [16]byte
-	if k.read(head[:], page) != nil {
+	page, err := k.slabPage(addr)
+	if err != nil {
 		return false
-	}
-	if compound := binary.LittleEndian.Uint64(head[8:]); compound&1 == 1 {
-		page = compound &^ 1
 	}
 	got, err := k.member(page, k.SlabCache)
 	return err == nil && got == cache
+}
+
+// maskFloor is what no address of a page record reaches.
+const maskFloor = ^uint64(1<<24 - 1)
+
+// slabPage is the record of the first page of the slab that an address is in.
+// From 7.0 on the others do not point to it: they keep the mask by which its
+// record's address follows from theirs (compound_info, include/linux/page-flags.h).
+func (k *linuxKernel) slabPage(addr uint64) (uint64, error) {
+	page := k.vmemmap + (addr-k.direct)/pageSize*uint64(k.PageRecord.size)
+	compound, err := k.u64(page + 8)
+	switch {
+	case err != nil || compound&1 == 0:
+		return page, err
+	case compound >= maskFloor:
+		return page & compound, nil
+	}
+	return compound &^ 1, nil
 }

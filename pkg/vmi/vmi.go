@@ -65,6 +65,8 @@ type Guest interface {
 	Sockets(ctx context.Context) ([]Socket, error)
 	// Alive says whether the instance still runs.
 	Alive(ctx context.Context, pid uint32, start uint64) (bool, error)
+	// Modules lists the kernel's modules over all views.
+	Modules(ctx context.Context) ([]Module, error)
 	// Findings compares all views of the guest and says what does not fit
 	// together, strongest first. What could not be looked at is among them.
 	Findings(ctx context.Context) ([]Finding, error)
@@ -108,6 +110,16 @@ type Process struct {
 	Hidden    bool       `json:"hidden"`
 	HiddenWhy string     `json:"hidden_why,omitempty"` // which views miss it, over how many samples
 	Via       string     `json:"via,omitempty"`        // of an owner or candidate: what it holds, as "descriptor 5" or "packet socket"
+}
+
+// Module is one module of the guest's kernel.
+type Module struct {
+	Name   string   `json:"name"`
+	State  string   `json:"state"`  // live, coming, going or unformed
+	Base   uint64   `json:"base"`   // kernel address of its text
+	Size   uint64   `json:"size"`   // of its text, in bytes
+	Views  []string `json:"views"`  // of list (lsmod), tree, sysfs, memory: those that show it
+	Hidden bool     `json:"hidden"` // lsmod does not show it, in samples that agree
 }
 
 // Ancestor is a process that another comes from.

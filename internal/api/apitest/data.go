@@ -49,10 +49,30 @@ func processes() []api.Process {
 	}
 }
 
+// answerFor knows an owner of port 40000; a query with a remote end finds it
+// half open, and one of port 1 nobody but a candidate.
+func answerFor(q api.OwnerQuery) vmi.Answer {
+	owner := processes()[1].Process
+	owner.Via, owner.NetNS = "descriptor 5", 4026531840
+	a := vmi.Answer{Owners: []vmi.Process{owner}, State: vmi.StateHeld, ReadAt: noon, Verified: "its socket, read twice"}
+	switch {
+	case q.Port.Port == 1:
+		owner.Via = "packet socket, descriptor 5"
+		a.Owners, a.Candidates, a.Untraced = nil, []vmi.Process{owner}, 1
+		a.State, a.Note = vmi.StateNone, "no socket has this port"
+	case q.Port.Port != 40000:
+		a.Owners, a.State, a.Note = nil, vmi.StateNone, "no socket has this port"
+	case q.Remote.IsValid():
+		a.State, a.Note = vmi.StateHalfOpen, "its handshake is under way; the owners listen on its port"
+	}
+	return a
+}
+
 func sockets() []vmi.Socket {
 	return []vmi.Socket{
-		{Proto: 6, Local: netip.MustParseAddrPort("10.0.0.11:40000"), Remote: netip.MustParseAddrPort("10.0.0.21:80"), State: "established", PIDs: []uint32{120, 121}},
-		{Proto: 17, Local: netip.MustParseAddrPort("[::]:5353"), State: "bound"},
+		{Proto: 6, Local: netip.MustParseAddrPort("10.0.0.11:40000"), Remote: netip.MustParseAddrPort("10.0.0.21:80"), State: "established", Family: "ipv4", NetNS: 4026531840, PIDs: []uint32{120, 121}},
+		{Proto: 17, Local: netip.MustParseAddrPort("[::]:5353"), State: "bound", Family: "ipv6", Unlisted: true},
+		{State: "close", Family: "packet", NetNS: 4026531840, PIDs: []uint32{120}},
 	}
 }
 

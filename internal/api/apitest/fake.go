@@ -100,14 +100,26 @@ func (f *Fake) Sockets(_ context.Context, vm string) ([]vmi.Socket, error) {
 }
 
 // Owner implements api.Backend.
-func (f *Fake) Owner(_ context.Context, port api.Port) (vmi.Answer, error) {
-	if err := f.readable(port.VM); err != nil {
+func (f *Fake) Owner(_ context.Context, q api.OwnerQuery) (vmi.Answer, error) {
+	if err := f.readable(q.VM); err != nil {
 		return vmi.Answer{}, err
 	}
-	if port.Port != 40000 {
-		return vmi.Answer{}, fmt.Errorf("%w: no process of %s holds %s port %d", api.ErrNotFound, port.VM, port.Proto, port.Port)
+	if q.NetNS == 7 {
+		return vmi.Answer{}, fmt.Errorf("%w: %w: 7", api.ErrNotFound, vmi.ErrNoNamespace)
 	}
-	return vmi.Answer{Owners: []vmi.Process{processes()[1].Process}, ReadAt: noon, Verified: "its socket, read twice"}, nil
+	return answerFor(q), nil
+}
+
+// Fingerprint implements api.Backend.
+func (f *Fake) Fingerprint(_ context.Context, vm string, pid uint32) (vmi.Fingerprint, error) {
+	if err := f.readable(vm); err != nil {
+		return vmi.Fingerprint{}, err
+	}
+	if pid != 120 {
+		return vmi.Fingerprint{}, fmt.Errorf("%w: process %d", api.ErrNotFound, pid)
+	}
+	return vmi.Fingerprint{PID: 120, Start: 5e9, Path: "/usr/bin/curl", BuildID: "c0ffee", SHA256: "ab12", Pages: 3,
+		Resident: []vmi.PageRun{{First: 1, Count: 2}}}, nil
 }
 
 // Findings implements api.Backend.
