@@ -104,18 +104,23 @@ func (a ownerAnswer) print(t *table) {
 	if a.Untraced > 0 {
 		t.field("others", fmt.Sprintf("%d sockets could have sent it too, and nobody was found to hold them", a.Untraced))
 	}
-	if len(a.Owners)+len(a.Candidates) == 0 {
+	if len(a.Owners)+len(a.Candidates)+len(a.Past) == 0 {
 		return
 	}
 	t.blank()
 	t.row("ROLE", "PID", "PPID", "UID", "HIDDEN", "NETNS", "CONTAINER", "VIA", "NAME", "COMMAND")
-	for _, of := range []struct {
-		role string
-		list []vmi.Process
-	}{{"owner", a.Owners}, {"candidate", a.Candidates}} {
-		for _, p := range of.list {
-			t.row(of.role, p.PID, p.PPID, p.UID, yes(p.Hidden), number(p.NetNS), p.Container[:min(len(p.Container), 12)], p.Via, p.Name, command(p))
-		}
+	row := func(role string, p vmi.Process) {
+		t.row(role, p.PID, p.PPID, p.UID, yes(p.Hidden), number(p.NetNS), p.Container[:min(len(p.Container), 12)], p.Via, p.Name, command(p))
+	}
+	for _, p := range a.Owners {
+		row("owner", p)
+	}
+	for _, p := range a.Past {
+		p.Via = "had it at " + clock(p.Seen)
+		row("past", p.Process)
+	}
+	for _, p := range a.Candidates {
+		row("candidate", p)
 	}
 	for i, p := range a.Owners {
 		if p.HiddenWhy != "" {

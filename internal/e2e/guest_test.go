@@ -81,6 +81,7 @@ func TestGuest(t *testing.T) {
 	t.Run("oneOfThoseWhoShareASocketIsSuspect", func(t *testing.T) { g.checkShared(t, guest) })
 	t.Run("aHiddenProcessIsChecked", func(t *testing.T) { g.checkHidden(t, guest) })
 	t.Run("aConvictionOutlivesAKillBeforeItWasStored", func(t *testing.T) { g.checkConviction(t, guest) })
+	t.Run("whatNoSocketExplainsHasItsCandidateNamed", func(t *testing.T) { g.checkForged(t, guest) })
 	t.Run("aPortIsJudgedAnewWithItsNewHolder", func(t *testing.T) { g.checkReuse(t, guest) })
 	t.Run("anotherMemoryFileAtItsPathIsAnotherGuest", func(t *testing.T) { g.checkReplaced(t, guest) })
 }

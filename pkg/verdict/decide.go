@@ -112,12 +112,13 @@ func (e *end) addStanding(b *Book, p *Process, evidence []Evidence, observed tim
 
 // judgeCandidates adds those who could have sent the packets without a socket
 // that explains them. What stands against one of them makes the flow be checked.
-// It is dropped only where the one who is to be dropped could alone have sent it:
-// else he would get his packets through by forging them, and with several he
-// could get those of others dropped. It is this flow that is judged, under the
+// It is dropped only where the one who is to be dropped could alone have sent it,
+// or he would get through by forging what his own sockets are not let through.
+// Where others could have too, be it one that had the port before, dropping would
+// let him do away with their packets. It is this flow that is judged, under the
 // cause that has it looked at again, and no process.
 func (b *Book) judgeCandidates(at *Endpoint, owner *Owner, e *end) {
-	alone := len(owner.Candidates) == 1 && owner.Untraced == 0
+	alone := len(owner.Candidates) == 1 && owner.Untraced == 0 && len(owner.Past)+len(owner.Processes) == 0
 	for _, p := range owner.Candidates {
 		if p.VM == "" {
 			p.VM = at.VM

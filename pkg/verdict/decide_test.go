@@ -2,6 +2,7 @@ package verdict_test
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -129,6 +130,25 @@ func TestDecide_StrictestOfItsPartsWins(t *testing.T) {
 		{"introspection fails", allow, nil, verdict.Owner{}, failing, verdict.Check, verdict.CauseIntrospection},
 		{"an owner state that does not exist", allow, nil, verdict.Owner{State: 77}, verdict.Owner{}, verdict.Check, verdict.CauseIntrospection},
 		{"both ends fail", allow, nil, none, failing, verdict.Check, verdict.CauseIntrospection},
+		{"no owner, an innocent candidate", allow, nil, candidates(p), verdict.Owner{}, verdict.Check, verdict.CauseNoOwner},
+		{"no owner, an innocent candidate: forward", allow, func(t *testing.T, b *verdict.Book) { b.SetKnobs(verdict.Knobs{NoOwner: verdict.Forward}) },
+			candidates(p), verdict.Owner{}, verdict.Forward, verdict.CauseRule},
+		{"a suspect candidate: forward", allow, func(t *testing.T, b *verdict.Book) {
+			b.SetKnobs(verdict.Knobs{NoOwner: verdict.Forward})
+			add(t, b, verdict.ListEntry{List: verdict.Suspect, Name: "python3"})
+		}, candidates(p), verdict.Owner{}, verdict.Check, verdict.CauseNoOwner},
+		{"a hidden candidate: forward", allow, func(t *testing.T, b *verdict.Book) { b.SetKnobs(verdict.Knobs{NoOwner: verdict.Forward}) },
+			verdict.Owner{}, candidates(process(1, hidden)), verdict.Check, verdict.CauseNoOwner},
+		{"the only candidate is malicious", allow, func(t *testing.T, b *verdict.Book) { b.Observe(alert(p)) },
+			candidates(p), verdict.Owner{}, verdict.Drop, verdict.CauseNoOwner},
+		{"one of two candidates is malicious", allow, func(t *testing.T, b *verdict.Book) { b.Observe(alert(p)) },
+			candidates(q, p), verdict.Owner{}, verdict.Check, verdict.CauseNoOwner},
+		{"a malicious candidate, and one that nobody can name", allow, func(t *testing.T, b *verdict.Book) { b.Observe(alert(p)) },
+			verdict.Owner{State: verdict.OwnerNone, Candidates: []verdict.Process{p}, Untraced: 1}, verdict.Owner{}, verdict.Check, verdict.CauseNoOwner},
+		{"a malicious candidate, and one who had the port before", allow, func(t *testing.T, b *verdict.Book) { b.Observe(alert(p)) },
+			verdict.Owner{State: verdict.OwnerNone, Candidates: []verdict.Process{p}, Past: []verdict.Process{q}}, verdict.Owner{}, verdict.Check, verdict.CauseNoOwner},
+		{"an owner of the port, but a malicious candidate", allow, func(t *testing.T, b *verdict.Book) { b.Observe(alert(p)) },
+			verdict.Owner{State: verdict.OwnerKnown, Processes: []verdict.Process{q}, Candidates: []verdict.Process{p}}, verdict.Owner{}, verdict.Check, verdict.CauseNoOwner},
 		{"no owner: drop", allow, func(t *testing.T, b *verdict.Book) { b.SetKnobs(verdict.Knobs{NoOwner: verdict.Drop}) },
 			none, verdict.Owner{}, verdict.Drop, verdict.CauseNoOwner},
 		{"no owner: forward", allow, func(t *testing.T, b *verdict.Book) { b.SetKnobs(verdict.Knobs{NoOwner: verdict.Forward}) },
@@ -151,6 +171,28 @@ func TestDecide_StrictestOfItsPartsWins(t *testing.T) {
 				t.Errorf("the parts make %s: %+v", parts, d)
 			}
 		})
+	}
+}
+
+func candidates(list ...verdict.Process) verdict.Owner {
+	return verdict.Owner{State: verdict.OwnerNone, Candidates: list, Observed: now}
+}
+
+func TestDecide_NamesCandidatesWithoutConvictingThem(t *testing.T) {
+	b := newBook()
+	p := process(1)
+	b.Observe(alert(p))
+	d := b.Decide(allow, request(candidates(p), verdict.Owner{}))
+	if d.SrcProcess.Verdict != verdict.Undecided || d.FlowOnly != (verdict.Standing{Verdict: verdict.Drop, Cause: verdict.CauseNoOwner}) || len(d.Effects) != 0 {
+		t.Errorf("%+v", d)
+	}
+	i := slices.IndexFunc(d.Evidence, func(e verdict.Evidence) bool { return e.Kind == verdict.EvidenceCandidate })
+	if i < 0 || d.Evidence[i].Process.Instance != p.Instance || d.Evidence[i].Verdict != verdict.Forward || !strings.HasPrefix(d.Evidence[i].Detail, "could have sent it: python3[1]") {
+		t.Errorf("evidence %+v", d.Evidence)
+	}
+	hiding := process(2, hidden)
+	if d := b.Decide(allow, request(candidates(hiding), verdict.Owner{})); len(d.Effects) != 1 || d.Effects[0].Process.Instance != hiding.Instance {
+		t.Errorf("a hidden candidate is no suspect then: %+v", d.Effects)
 	}
 }
 

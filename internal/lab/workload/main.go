@@ -31,6 +31,7 @@ func commands() map[string]func(context.Context, []string) error {
 		"reset":    reset,
 		"crowd":    crowd,
 		"churn":    churn,
+		"forge":    forge,
 	}
 }
 
@@ -44,12 +45,12 @@ func main() {
 // run is main with an exit status: 0 done, 1 something failed, 2 wrong usage.
 func run(args []string) int {
 	if len(args) == 0 {
-		fmt.Fprintln(os.Stderr, "usage: workload serve|connect|transfer|flood|udp|sleep|truth|reset|crowd|churn …")
+		fmt.Fprintln(os.Stderr, "usage: workload serve|connect|transfer|flood|udp|sleep|truth|reset|crowd|churn|forge …")
 		return 2
 	}
 	command := commands()[args[0]]
 	if command == nil {
-		fmt.Fprintf(os.Stderr, "workload: there is no %q; it can serve, connect, transfer, flood, udp, sleep, truth, reset, crowd, churn\n", args[0])
+		fmt.Fprintf(os.Stderr, "workload: there is no %q; it can serve, connect, transfer, flood, udp, sleep, truth, reset, crowd, churn, forge\n", args[0])
 		return 2
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
