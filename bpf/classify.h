@@ -16,6 +16,7 @@
 #include "parse.h"
 #include "parse_ip.h"
 #include "parse_l4.h"
+#include "proxy.h"
 #include "punt.h"
 #include "related.h"
 #include "source.h"
@@ -97,6 +98,7 @@ static __always_inline struct decision classify_ip(struct packet *pkt, const str
 
 	if (bad)
 		return drop(bad);
+	find_receiver(pkt);
 	if (is_disguised(pkt))
 		pkt->kind = KIND_FLOW;
 	barrier();
@@ -122,6 +124,7 @@ static __always_inline struct decision let_pass(const struct packet *pkt)
 static __always_inline struct decision classify(struct packet *pkt, const struct settings *set, void *data,
 						void *data_end, __u32 stripped)
 {
+	struct decision decision;
 	int bad = parse_ethernet(pkt, data, data_end, stripped);
 
 	if (set->mode == MODE_CLOSE) {
@@ -133,11 +136,14 @@ static __always_inline struct decision classify(struct packet *pkt, const struct
 	barrier();
 	if (set->mode == MODE_OPEN)
 		return let_pass(pkt);
-	if (is_ip(pkt))
-		return classify_ip(pkt, set, data, data_end);
-	if (pkt->ethertype == bpf_htons(ETH_P_ARP))
-		pkt->kind = KIND_ARP;
-	return examine(pkt, set, data, data_end);
+	if (is_ip(pkt)) {
+		decision = classify_ip(pkt, set, data, data_end);
+	} else {
+		if (pkt->ethertype == bpf_htons(ETH_P_ARP))
+			pkt->kind = KIND_ARP;
+		decision = examine(pkt, set, data, data_end);
+	}
+	return rewrite_macs(pkt, data, data_end, &decision) ? decision : drop(REASON_DROP_MALFORMED);
 }
 
 #endif

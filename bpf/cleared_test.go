@@ -23,6 +23,7 @@ func testCleared(t *testing.T, g *gateway) {
 		t.Run(name, func(t *testing.T) {
 			g, w := g.in(t), w.in(t)
 			defer scope(forward)
+			g.empty("pending")
 			g.decide(6, 0, app1, 40000, web, 80, cleared)
 			g.decide(6, 0, app1, 40001, web, 80, nil)
 			scope(check)

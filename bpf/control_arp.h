@@ -7,25 +7,12 @@
 #define VMGATE_CONTROL_ARP_H
 
 #include "common.h"
+#include "answer.h"
 #include "destination.h"
 
 #define ARP_ETHERNET 1
 #define ARP_REQUEST 1
 #define ARP_REPLY 2
-
-struct arp_packet {
-	__be16 hardware;
-	__be16 protocol;
-	__u8 hardware_len;
-	__u8 protocol_len;
-	__be16 op;
-	__u8 sender_mac[6];
-	__be32 sender;
-	__u8 target_mac[6];
-	__be32 target;
-} __attribute__((packed));
-
-_Static_assert(sizeof(struct arp_packet) == 28, "arp_packet");
 
 static __always_inline bool well_formed_arp(const struct packet *pkt, const struct arp_packet *arp)
 {
@@ -39,13 +26,18 @@ static __always_inline struct decision arp_request(struct packet *pkt, const str
 						   void *data_end)
 {
 	struct addr_entry *holder = find_address(0, &pkt->dst);
+	__u8 mac[6], with[6];
 
 	if (holder && holder->vm == pkt->vm)
 		return absorb(); /* a probe for, or an announcement of, its own */
 	if (same_address(&pkt->src, &pkt->dst))
 		return absorb();
-	if (holder)
-		return ask_holder(pkt, set, data, data_end, holder->mac);
+	if (holder) {
+		__builtin_memcpy(mac, holder->mac, 6);
+		if (answers_for(pkt, mac, with))
+			return answer_arp(pkt, set, data, data_end, mac, with);
+		return ask_holder(pkt, set, data, data_end, mac);
+	}
 	if (!is_group_mac(pkt->dst_mac))
 		return deliver_control(pkt, set); /* asks again one it knows */
 	return flood_control(MARK_CONTROL_ROUTER);

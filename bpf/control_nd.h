@@ -8,6 +8,7 @@
 #define VMGATE_CONTROL_ND_H
 
 #include "common.h"
+#include "answer.h"
 #include "destination.h"
 #include "parse_l4.h"
 
@@ -79,27 +80,13 @@ static __always_inline int check_nd_options(struct packet *pkt, void *data, void
 	return pkt->cursor == pkt->end ? 0 : REASON_DROP_CONTROL;
 }
 
-/* The MAC in a link-local address that was made from one (RFC 4291, A). */
-static __always_inline bool mac_of_link_local(const union address *a, __u8 *mac)
-{
-	if (!is_link_local(a) || a->b[11] != 0xff || a->b[12] != 0xfe)
-		return false;
-	mac[0] = a->b[8] ^ 2;
-	mac[1] = a->b[9];
-	mac[2] = a->b[10];
-	mac[3] = a->b[13];
-	mac[4] = a->b[14];
-	mac[5] = a->b[15];
-	return true;
-}
-
 static __always_inline struct decision neighbour_solicit(struct packet *pkt, const struct settings *set, void *data,
 							 void *data_end)
 {
 	union address *target = at(data, data_end, pkt->l4 + 8, sizeof(*target));
 	struct addr_entry *holder;
 	union address sought;
-	__u8 mac[6];
+	__u8 mac[6], with[6];
 
 	if (!target)
 		return drop(REASON_DROP_CONTROL);
@@ -111,13 +98,17 @@ static __always_inline struct decision neighbour_solicit(struct packet *pkt, con
 		return absorb();
 	if (holder) {
 		__builtin_memcpy(mac, holder->mac, 6);
+		if (answers_for(pkt, mac, with))
+			return answer_solicitation(pkt, set, data, data_end, mac, with);
 		return ask_holder(pkt, set, data, data_end, mac);
 	}
-	if (!is_group_mac(pkt->dst_mac))
+	if (!is_group_mac(pkt->dst_mac) && !pkt->readdressed)
 		return deliver_control(pkt, set);
 	if (mac_of_link_local(&sought, mac)) {
 		if (same_mac(mac, pkt->src_mac))
 			return absorb();
+		if (answers_for(pkt, mac, with))
+			return answer_solicitation(pkt, set, data, data_end, mac, with);
 		return ask_holder(pkt, set, data, data_end, mac);
 	}
 	return flood_control(MARK_CONTROL_ROUTER);
@@ -136,8 +127,8 @@ static __always_inline struct decision neighbour_advert(struct packet *pkt, cons
 		return drop(REASON_DROP_CONTROL);
 	if (!may_use(pkt, &claimed))
 		return drop(REASON_DROP_SPOOF);
-	if (is_group_mac(pkt->dst_mac))
-		return absorb();
+	if (is_group_mac(pkt->dst_mac) || pkt->readdressed)
+		return absorb(); /* behind a proxy nobody may learn its MAC */
 	return deliver_control(pkt, set);
 }
 

@@ -10,6 +10,7 @@
 #include "common.h"
 #include "destination.h"
 #include "parse.h"
+#include "proxy.h"
 #include "skb.h"
 #include "stats.h"
 
@@ -88,6 +89,26 @@ static __always_inline bool ends_stopped(struct packet *pkt, const struct settin
 	}
 	return !is_group_mac(pkt->dst_mac) &&
 	       port_to_mac(pkt, set, pkt->dst_mac, &out_port) == REASON_DROP_VERDICT;
+}
+
+/* See proxy.h: between two VMs behind this port the source is the device's own, and
+ * what one sends to all is not sent back. */
+static __always_inline int leave_by_proxy(struct __sk_buff *skb, const struct packet *pkt, enum reason *reason)
+{
+	struct mac_entry *from = find_mac(pkt, pkt->src_mac);
+	__u8 mac[6];
+
+	if (!from || from->port != port.id)
+		return TC_ACT_OK;
+	if (is_group_mac(pkt->dst_mac)) {
+		*reason = REASON_CONTROL_ABSORBED;
+		return TC_ACT_SHOT;
+	}
+	own_mac(mac);
+	if (!bpf_skb_store_bytes(skb, offsetof(struct ethhdr, h_source), mac, 6, 0))
+		return TC_ACT_OK;
+	*reason = REASON_DROP_EGRESS;
+	return TC_ACT_SHOT;
 }
 
 static __always_inline int judge_egress(struct __sk_buff *skb, struct packet *pkt, const struct settings *set,

@@ -19,6 +19,10 @@ type skbContext struct {
 	_                  [31]uint32
 }
 
+func skbRun(frame []byte, mark bpf.VmgateMark) *ebpf.RunOptions {
+	return &ebpf.RunOptions{Data: frame, DataOut: make([]byte, len(frame)+64), Context: skbContext{Mark: uint32(mark)}, Repeat: 1}
+}
+
 // tc sends one frame through a TC program with a mark on it and returns the
 // action and the mark it leaves with.
 func (g *gateway) tc(program string, frame []byte, mark bpf.VmgateMark) (uint32, uint32) {

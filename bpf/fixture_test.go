@@ -42,12 +42,13 @@ const (
 )
 
 var (
-	macApp1   = mac("02:00:00:00:00:01")
-	macWeb    = mac("02:00:00:00:00:02")
-	macApp2   = mac("02:00:00:00:00:03")
-	macRouter = mac("02:00:00:00:00:04")
-	macNobody = mac("02:00:00:00:00:99")
-	broadcast = mac("ff:ff:ff:ff:ff:ff")
+	macApp1    = mac("02:00:00:00:00:01")
+	macWeb     = mac("02:00:00:00:00:02")
+	macApp2    = mac("02:00:00:00:00:03")
+	macRouter  = mac("02:00:00:00:00:04")
+	macGateway = mac("02:00:00:00:00:0f")
+	macNobody  = mac("02:00:00:00:00:99")
+	broadcast  = mac("ff:ff:ff:ff:ff:ff")
 
 	app1  = netip.MustParseAddr("10.0.0.1")
 	web   = netip.MustParseAddr("10.0.0.2")

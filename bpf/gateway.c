@@ -150,6 +150,8 @@ int vmgate_egress(struct __sk_buff *skb)
 	if (!pkt || !set)
 		return TC_ACT_SHOT;
 	action = judge_egress(skb, pkt, set, &reason);
+	if (port.proxy && action == TC_ACT_OK)
+		action = leave_by_proxy(skb, pkt, &reason);
 	count(reason, pkt);
 	if (reason >= REASON_DROP_VERDICT)
 		report_drop(pkt, reason, set->event_sample);

@@ -58,6 +58,21 @@ static __always_inline bool is_ip_canary(const struct packet *pkt)
 	       !find_mac(pkt, pkt->src_mac);
 }
 
+/* See proxy.h: between two VMs behind one port the source is the device's own. */
+static __always_inline bool return_by_proxy(const struct packet *pkt, void *data, void *data_end, __u32 out_port)
+{
+	struct port *to = bpf_map_lookup_elem(&ports, &out_port);
+	struct mac_entry *from = find_mac(pkt, pkt->src_mac);
+	struct ethhdr *eth = data;
+
+	if (!to || !(to->flags & PORT_PROXY) || !from || from->port != out_port)
+		return true;
+	if ((void *)(eth + 1) > data_end)
+		return false;
+	__builtin_memcpy(eth->h_source, to->mac, 6);
+	return true;
+}
+
 static __always_inline struct decision classify_return(struct packet *pkt, const struct settings *set, void *data,
 						       void *data_end)
 {
@@ -89,6 +104,8 @@ static __always_inline struct decision classify_return(struct packet *pkt, const
 		return drop(bad);
 	if (is_ids_port(set, out_port))
 		return drop(REASON_DROP_IDS_LOOP);
+	if (!return_by_proxy(pkt, data, data_end, out_port))
+		return drop(REASON_DROP_MALFORMED);
 	return deliver(out_port, REASON_IDS_RETURN);
 }
 

@@ -22,6 +22,7 @@ const framesOfAWorld = 100
 // of each frame, and the flows and pending entries that a world's frames leave.
 // It runs for 20 seconds, or VMGATE_MODEL_FRAMES frames, from a random seed.
 func TestModel_BothProgramsDoAsItSays(t *testing.T) {
+	gateways := modelGateways(t)
 	frames, until := 0, time.Now().Add(20*time.Second)
 	if testing.Short() {
 		until = time.Now().Add(3 * time.Second)
@@ -29,29 +30,55 @@ func TestModel_BothProgramsDoAsItSays(t *testing.T) {
 	wanted, err := strconv.Atoi(os.Getenv("VMGATE_MODEL_FRAMES"))
 	counted := err == nil
 	seed := rand.Uint64()
-	gateways := []*gateway{newGatewayOn(t, pathXDP), newGatewayOn(t, pathTCX)}
 	for world := seed; counted && frames < wanted || !counted && time.Now().Before(until); world++ {
 		compareWorld(t, world, gateways)
 		if frames += framesOfAWorld; t.Failed() {
 			t.Fatalf("world %d after %d frames", world, frames)
 		}
 	}
+	if frames == 0 {
+		t.Error("not one frame was compared")
+	}
 	t.Logf("%d frames, worlds from seed %d", frames, seed)
 }
 
 // FuzzModel looks for a world in which they differ.
 func FuzzModel(f *testing.F) {
-	gateways := []*gateway{newGatewayOn(f, pathXDP), newGatewayOn(f, pathTCX)}
+	gateways := modelGateways(f)
 	f.Add(uint64(1))
 	f.Fuzz(func(t *testing.T, world uint64) {
-		compareWorld(t, world, []*gateway{gateways[0].in(t), gateways[1].in(t)})
+		for _, kind := range gateways {
+			for i := range kind {
+				kind[i] = kind[i].in(t)
+			}
+		}
+		compareWorld(t, world, gateways)
 	})
 }
 
-func compareWorld(t *testing.T, seed uint64, gateways []*gateway) {
+// modelGateways loads both programs for each kind of vSwitch.
+func modelGateways(t testing.TB) [][]*gateway {
+	var all [][]*gateway
+	for _, port := range []bpf.VmgatePortConfig{{}, {Answer: 1}, {Proxy: 1}, {Proxy: 1, Answer: 1}} {
+		port.Id, port.Segment, port.Group, port.Mac = portApp, portApp, group, [6]byte(macGateway)
+		var kind []*gateway
+		for _, path := range []datapath{pathXDP, pathTCX} {
+			g := load(t, path, port, nil)
+			g.populate()
+			kind = append(kind, g)
+		}
+		all = append(all, kind)
+	}
+	return all
+}
+
+func compareWorld(t *testing.T, seed uint64, kinds [][]*gateway) {
 	t.Helper()
 	r := rand.New(rand.NewPCG(seed, 1))
 	m := newWorld(r)
+	kind := pick(r, 0, 0, 1, 2, 3)
+	gateways := kinds[kind]
+	m.mac, m.answer, m.proxy = macAdr(macGateway), kind == 1 || kind == 3, kind >= 2
 	fm := newFrameMaker(r, m)
 	before := make([]map[reason]bpf.VmgateCounter, len(gateways))
 	for i, g := range gateways {

@@ -57,11 +57,45 @@ func (m *model) arp(p *parsed) modelOutcome {
 	case holder != nil && holder.of == p.vm, p.from == p.to:
 		return m.drop(p, rAbsorbed)
 	case holder != nil:
+		if with, ok := m.answersFor(p, holder.mac); ok {
+			return m.answered(p, holder.mac, with, func() {
+				reply := p.out[p.l3:]
+				copy(reply[6:], []byte{0, 2})
+				copy(reply[8:], with[:])
+				copy(reply[14:], p.to[12:])
+				copy(reply[18:], p.src[:])
+				copy(reply[24:], p.from[12:])
+			})
+		}
 		return m.ask(p, holder.mac)
 	case !isGroup(p.dst):
 		return m.deliverControl(p)
 	}
 	return m.flood(p, toRouter)
+}
+
+// answersFor says with which MAC, if at all, the gateway answers for another.
+func (m *model) answersFor(p *parsed, mac macAdr) (with macAdr, ok bool) {
+	e, known := m.macs[p.macKey(mac)]
+	if known && m.proxy && e.Port == m.port {
+		return m.mac, true
+	}
+	return mac, known && m.answer
+}
+
+// answered turns the frame round, with what answer writes into it.
+func (m *model) answered(p *parsed, holder, with macAdr, answer func()) modelOutcome {
+	if _, bad := m.portTo(p, holder); bad != 0 {
+		return m.drop(p, bad)
+	}
+	if answer == nil {
+		return m.drop(p, rUnparsed)
+	}
+	answer()
+	copy(p.out, p.src[:])
+	copy(p.out[6:], with[:])
+	p.answered = true
+	return m.send(p, m.port, rAnswered)
 }
 
 func (m *model) nd(p *parsed) modelOutcome {
@@ -88,7 +122,7 @@ func (m *model) nd(p *parsed) modelOutcome {
 			return m.drop(p, rLie)
 		case !m.mayUse(p, target):
 			return m.drop(p, rSpoof)
-		case isGroup(p.dst):
+		case isGroup(p.dst) || p.readdressed:
 			return m.drop(p, rAbsorbed)
 		}
 		return m.deliverControl(p)
@@ -104,17 +138,72 @@ func (m *model) solicit(p *parsed, target addr) modelOutcome {
 	case holder != nil && holder.of == p.vm:
 		return m.drop(p, rAbsorbed)
 	case holder != nil:
-		return m.ask(p, holder.mac)
-	case !isGroup(p.dst):
+		return m.answerOrAsk(p, holder.mac, target)
+	case !isGroup(p.dst) && !p.readdressed:
 		return m.deliverControl(p)
-	case isLinkLocal(target) && target[11] == 0xff && target[12] == 0xfe:
-		mac := macAdr{target[8] ^ 2, target[9], target[10], target[13], target[14], target[15]}
-		if mac == p.src {
+	}
+	mac, ok := macInside(target)
+	switch {
+	case !ok:
+		return m.flood(p, toRouter)
+	case mac == p.src:
+		return m.drop(p, rAbsorbed)
+	}
+	return m.answerOrAsk(p, mac, target)
+}
+
+// macInside is the MAC that a link-local address was made from.
+func macInside(a addr) (macAdr, bool) {
+	return macAdr{a[8] ^ 2, a[9], a[10], a[13], a[14], a[15]}, isLinkLocal(a) && a[11] == 0xff && a[12] == 0xfe
+}
+
+func (m *model) answerOrAsk(p *parsed, holder macAdr, target addr) modelOutcome {
+	with, ok := m.answersFor(p, holder)
+	if !ok {
+		return m.ask(p, holder)
+	}
+	if isNone(p.from) {
+		switch _, bad := m.portTo(p, holder); {
+		case bad != 0:
+			return m.drop(p, bad)
+		case m.proxy:
 			return m.drop(p, rAbsorbed)
 		}
-		return m.ask(p, mac)
+		return m.ask(p, holder)
 	}
-	return m.flood(p, toRouter)
+	n := p.end - p.l4
+	if p.l4 != p.l3+40 || n != 24 && n != 32 {
+		return m.answered(p, holder, with, nil)
+	}
+	return m.answered(p, holder, with, func() {
+		ip, msg := p.out[p.l3:], p.out[p.l4:p.end]
+		ip[7] = 255
+		copy(ip[8:], target[:])
+		copy(ip[24:], p.from[:])
+		flags := byte(0x60)
+		if m.vms[p.dstVM].Flags&bpf.VmgateVmFlagVM_ROUTER != 0 {
+			flags |= 0x80
+		}
+		copy(msg, []byte{136, 0, 0, 0, flags})
+		if n == 32 {
+			copy(msg[24:], append([]byte{2, 1}, with[:]...))
+		}
+		binary.BigEndian.PutUint16(msg[2:], icmp6Sum(ip[8:40], msg))
+	})
+}
+
+// icmp6Sum is the checksum of a message between two addresses (RFC 4443, 2.3).
+func icmp6Sum(addrs, msg []byte) uint16 {
+	sum := uint32(len(msg)) + 58
+	for _, b := range [][]byte{addrs, msg} {
+		for i := 0; i < len(b); i += 2 {
+			sum += uint32(binary.BigEndian.Uint16(b[i:]))
+		}
+	}
+	for sum>>16 != 0 {
+		sum = sum&0xffff + sum>>16
+	}
+	return ^uint16(sum)
 }
 
 // ndOptions says whether the options fill the message and name no other MAC.

@@ -10,6 +10,9 @@ import (
 // written, and what frames have left behind. Times are ages in seconds.
 type model struct {
 	port     uint32 // also the segment's number
+	mac      macAdr // of its device
+	proxy    bool
+	answer   bool
 	settings bpf.VmgateSettings
 	silent   bool // the daemon
 	live     map[uint32]bool

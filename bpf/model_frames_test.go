@@ -60,7 +60,7 @@ func (fm *frameMaker) someMAC() macAdr {
 	case n < 18:
 		return macAdr(pick(fm.r, worldMACs...))
 	}
-	return macAdr(pick(fm.r, macNobody, broadcast, mac("33:33:00:00:00:01"), mac("01:00:5e:00:00:16")))
+	return macAdr(pick(fm.r, macGateway, macGateway, macNobody, broadcast, mac("33:33:00:00:00:01"), mac("01:00:5e:00:00:16")))
 }
 
 // spoil changes, cuts or extends some frames.
@@ -135,6 +135,9 @@ func (fm *frameMaker) ofFlow() []byte {
 		tags = append(tags, uint16(key.Vlan))
 	}
 	src, dst := key.Addr[i], key.Addr[1-i]
+	if fm.m.proxy && chance(fm.r, 60) {
+		dir.DstMac = fm.m.mac
+	}
 	b := fm.tagged(dir.SrcMac, dir.DstMac, ethertypeOf(src), tags...)
 	body := fm.transport(key.Proto, be16(key.Port[i]), be16(key.Port[1-i]))
 	if chance(fm.r, 10) && (key.Proto == 6 || key.Proto == 17) {

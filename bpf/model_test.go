@@ -33,6 +33,7 @@ const (
 	rEthertype   = bpf.VmgateReasonREASON_DROP_ETHERTYPE
 	rLLC         = bpf.VmgateReasonREASON_DROP_LLC
 	rFragment    = bpf.VmgateReasonREASON_DROP_FRAGMENT
+	rAnswered    = bpf.VmgateReasonREASON_CONTROL_ANSWERED
 	rUnknownSrc  = bpf.VmgateReasonREASON_DROP_UNKNOWN_SOURCE
 	rSpoof       = bpf.VmgateReasonREASON_DROP_SPOOF
 	rUnknownDst  = bpf.VmgateReasonREASON_DROP_UNKNOWN_DEST
@@ -65,27 +66,29 @@ type parsed struct {
 	l3        int
 	queueable bool
 
-	from, to   addr
-	proto      uint8
-	hops       uint8
-	l4, end    int
-	sport      uint16
-	dport      uint16
-	kind       modelKind
-	icmp       uint8
-	flags      uint8
-	seq        uint32
-	piece      modelPiece
-	pieceOff   int
-	pieceLen   int
-	pieceID    uint32
-	pieceProto uint8
-	key        bpf.VmgateFlowKey
-	fromIndex  int
-	vm, dstVM  uint32
-	inspected  bool
-	monitored  bool
-	vmFlags    bpf.VmgateVmFlag
+	from, to    addr
+	proto       uint8
+	hops        uint8
+	l4, end     int
+	sport       uint16
+	dport       uint16
+	kind        modelKind
+	icmp        uint8
+	flags       uint8
+	seq         uint32
+	piece       modelPiece
+	pieceOff    int
+	pieceLen    int
+	pieceID     uint32
+	pieceProto  uint8
+	key         bpf.VmgateFlowKey
+	fromIndex   int
+	vm, dstVM   uint32
+	inspected   bool
+	monitored   bool
+	vmFlags     bpf.VmgateVmFlag
+	readdressed bool // for the proxy, and meant for dst
+	answered    bool
 }
 
 type modelKind int
@@ -114,11 +117,24 @@ func (m *model) drop(p *parsed, r reason) modelOutcome {
 }
 
 func (m *model) up(p *parsed, mark bpf.VmgateMark, r reason) modelOutcome {
+	m.rewrite(p, false)
 	return modelOutcome{action: xdpPass, reason: r, mark: mark, out: p.out, passed: true}
+}
+
+// rewrite puts the MACs in that a proxy's frames leave with.
+func (m *model) rewrite(p *parsed, back bool) {
+	if !m.proxy || p.answered || !p.readdressed && !back {
+		return
+	}
+	copy(p.out, p.dst[:])
+	if back {
+		copy(p.out[6:], m.mac[:])
+	}
 }
 
 // send is a redirect, if the port has a device.
 func (m *model) send(p *parsed, port uint32, r reason) modelOutcome {
+	m.rewrite(p, port == m.port)
 	o := modelOutcome{action: xdpRedirect, reason: r, out: p.out, passed: true}
 	if !m.live[port] {
 		o.action, o.reason = xdpDrop, rUnknownDst
@@ -136,6 +152,7 @@ func (m *model) classify(frame []byte) modelOutcome {
 	case bad != 0:
 		return m.drop(p, bad)
 	case m.settings.Mode == bpf.VmgateModeMODE_OPEN:
+		p.answered = true // as it came
 		to, known := m.macs[p.macKey(p.dst)]
 		if !known || to.Port == 0 || isGroup(p.dst) {
 			return m.up(p, bpf.VmgateMarkMARK_OPEN, rOpen)
@@ -197,6 +214,7 @@ func (m *model) ip(p *parsed) modelOutcome {
 	if bad := m.flowOf(p); bad != 0 {
 		return m.drop(p, bad)
 	}
+	m.receiver(p)
 	if p.kind == kindDHCPClient && !isGroup(p.dst) && !m.isServer(p, p.dst) {
 		p.kind = kindFlow
 	}
@@ -211,6 +229,18 @@ func (m *model) ip(p *parsed) modelOutcome {
 		m.heads[m.pieceKey(p)] = modelHead{p.sport, p.dport, p.proto, p.pieceLen}
 	}
 	return o
+}
+
+// receiver finds whom a frame to the proxy is for.
+func (m *model) receiver(p *parsed) {
+	if !m.proxy || p.dst != m.mac {
+		return
+	}
+	if holder := m.lookup(0, p.to); holder != nil {
+		p.dst, p.readdressed = holder.mac, true
+	} else if mac, ok := macInside(p.to); ok {
+		p.dst, p.readdressed = mac, true
+	}
 }
 
 func (m *model) isServer(p *parsed, mac macAdr) bool {

@@ -85,7 +85,8 @@ struct packet {
 	__u8 queueable;         /* bridge netfilter can hand it to the daemon */
 	__u8 monitored;         /* would have been dropped but for monitor mode */
 	__u8 inspected;         /* one end's VM is under VERDICT_CHECK */
-	__u8 pad[2];
+	__u8 readdressed;       /* dst_mac is not what stands in the frame (yet) */
+	__u8 answered;          /* the frame is the gateway's answer by now */
 	struct decision decision;
 	/* What follows is not emptied for each packet: who reads it has filled it. */
 	struct flow_key quoted; /* of the packet that an ICMP error quotes */

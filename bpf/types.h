@@ -47,6 +47,7 @@ enum reason {
 	REASON_EGRESS,             /* sent by the kernel with the daemon's mark */
 	REASON_EGRESS_CHECK,       /* sent by the kernel, turned off to the IDS */
 	REASON_CANARY,             /* the daemon's own frame came out of the IDS */
+	REASON_CONTROL_ANSWERED,   /* "who has it?", answered by the gateway itself */
 	/* dropped */
 	REASON_DROP_VERDICT = 16,  /* a VM, rule, owner or flow verdict says drop */
 	REASON_DROP_MALFORMED,
@@ -85,12 +86,16 @@ struct port_config {
 	enum port_kind kind;
 	__u32 segment;  /* segment number, 0 for IDS ports */
 	__u32 group;    /* layer 2 group; flows of two groups never meet */
+	__u8 mac[6];    /* the device's own; of a proxy */
+	__u8 proxy;     /* 1: the VMs of this port reach each other by the device's MAC */
+	__u8 answer;    /* 1: the gateway answers ARP and neighbour solicitations itself */
 };
 
 /* Port flags, mutable: the ports map. */
 enum port_flag {
 	PORT_HAS_ROUTER = 1 << 0, /* a router or DHCP server is behind it */
 	PORT_REFLECT = 1 << 1,    /* frames may go out of the port they came by */
+	PORT_PROXY = 1 << 3,      /* see port_config */
 	PORT_STACK = 1 << 2,      /* takes no frame from XDP: the kernel's stack sends to it */
 };
 
@@ -107,6 +112,8 @@ struct port {
 	__u32 ifindex;
 	enum port_flag flags;
 	char name[16];
+	__u8 mac[6];
+	__u8 pad[2];
 };
 
 /* Who speaks with this MAC: the key of vm_macs. */

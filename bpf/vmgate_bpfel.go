@@ -256,7 +256,8 @@ type VmgatePacket struct {
 	Queueable      uint8
 	Monitored      uint8
 	Inspected      uint8
-	Pad            [2]uint8
+	Readdressed    uint8
+	Answered       uint8
 	Decision       struct {
 		_       structs.HostLayout
 		Action  uint32
@@ -298,6 +299,8 @@ type VmgatePort struct {
 	Ifindex uint32
 	Flags   VmgatePortFlag
 	Name    [16]int8
+	Mac     [6]uint8
+	Pad     [2]uint8
 }
 
 type VmgatePortConfig struct {
@@ -306,6 +309,9 @@ type VmgatePortConfig struct {
 	Kind    uint32
 	Segment uint32
 	Group   uint32
+	Mac     [6]uint8
+	Proxy   uint8
+	Answer  uint8
 }
 
 type VmgatePortFlag uint32
@@ -313,6 +319,7 @@ type VmgatePortFlag uint32
 const (
 	VmgatePortFlagPORT_HAS_ROUTER VmgatePortFlag = 1
 	VmgatePortFlagPORT_REFLECT    VmgatePortFlag = 2
+	VmgatePortFlagPORT_PROXY      VmgatePortFlag = 8
 	VmgatePortFlagPORT_STACK      VmgatePortFlag = 4
 )
 
@@ -338,6 +345,7 @@ const (
 	VmgateReasonREASON_EGRESS              VmgateReason = 8
 	VmgateReasonREASON_EGRESS_CHECK        VmgateReason = 9
 	VmgateReasonREASON_CANARY              VmgateReason = 10
+	VmgateReasonREASON_CONTROL_ANSWERED    VmgateReason = 11
 	VmgateReasonREASON_DROP_VERDICT        VmgateReason = 16
 	VmgateReasonREASON_DROP_MALFORMED      VmgateReason = 17
 	VmgateReasonREASON_DROP_UNPARSED       VmgateReason = 18

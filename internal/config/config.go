@@ -43,7 +43,9 @@ type Segment struct {
 	Kind    string         `yaml:"kind" enum:"internal,wan"` // internal (default) or wan
 	Group   string         `yaml:"group"`                    // segments of one group share layer 2; default "default"
 	Subnets []netip.Prefix `yaml:"subnets"`
-	Reflect bool           `yaml:"reflect"` // VMs behind this vSwitch reach each other through the gateway
+	Reflect bool           `yaml:"reflect"`           // VMs behind this vSwitch reach each other through the gateway
+	Proxy   bool           `yaml:"proxy"`             // the same, by the gateway's own MAC: for a vSwitch that isolates its ports
+	Answer  bool           `yaml:"answer-neighbours"` // ARP and neighbour solicitations for known addresses are answered by the gateway
 	// Datapath is the hook that decides: auto (default; xdp where driver and offloads
 	// allow it, else tcx), xdp, tcx, or xdp-generic, which is slow and for tests.
 	Datapath string `yaml:"datapath" enum:"auto,xdp,tcx,xdp-generic"`

@@ -37,6 +37,9 @@ func (v *checker) checkSegments() {
 			v.report(path+".mode", "%s.mode: unknown value %q: want bridged", path, s.Mode)
 		}
 		v.oneOf(path+".kind", s.Kind, "internal", "wan")
+		if s.Reflect && s.Proxy {
+			v.report(path+".proxy", "%s.proxy: it does what reflect does, for another kind of vSwitch: choose one of the two", path)
+		}
 		v.oneOf(path+".datapath", s.Datapath, "auto", "xdp", "tcx", "xdp-generic")
 		v.checkName(path+".group", s.Group, maxName)
 		v.checkSubnets(path, s)
@@ -84,6 +87,9 @@ func (v *checker) checkInventory() {
 	for i := range v.Routers {
 		r, path := &v.Routers[i], fmt.Sprintf("routers[%d]", i)
 		segment := v.checkMember(path, r.ID, r.Segment, r.MACs, r.VLANs)
+		if segment != nil && segment.Proxy {
+			v.report(path+".segment", "%s.segment: %s has proxy: true, and its VMs could not reach a router behind the same vSwitch: give the router a segment of its own", path, r.Segment)
+		}
 		for j, addr := range r.Addresses {
 			v.checkAddress(fmt.Sprintf("%s.addresses[%d]", path, j), addr, segment)
 		}

@@ -39,7 +39,7 @@ func (d *Dataplane) attach(p Port) PortState {
 // attachDevice attaches all programs of a port to its device, or none: on an
 // error it takes back what it did. What an earlier daemon left stays; it filters.
 func (d *Dataplane) attachDevice(p Port, dev netlink.Link, path Datapath) (adopted bool, err error) {
-	progs, err := d.loadPrograms(p, path)
+	progs, err := d.loadPrograms(p, path, dev)
 	if err != nil {
 		return false, err
 	}
@@ -97,7 +97,7 @@ func (d *Dataplane) attachHook(h hook, prog *ebpf.Program, dev netlink.Link, und
 
 // loadPrograms makes the port's own copy of its programs, which share all maps
 // with the copies of other ports.
-func (d *Dataplane) loadPrograms(p Port, path Datapath) (*ebpf.Collection, error) {
+func (d *Dataplane) loadPrograms(p Port, path Datapath, dev netlink.Link) (*ebpf.Collection, error) {
 	spec := d.spec.Copy()
 	hooks := hooksOf(p.Kind, path)
 	for name := range spec.Programs {
@@ -105,7 +105,10 @@ func (d *Dataplane) loadPrograms(p Port, path Datapath) (*ebpf.Collection, error
 			delete(spec.Programs, name)
 		}
 	}
-	port := wirePortConfig{Id: p.ID, Kind: uint32(p.Kind), Segment: p.Segment, Group: p.Group}
+	port := wirePortConfig{
+		Id: p.ID, Kind: uint32(p.Kind), Segment: p.Segment, Group: p.Group,
+		Mac: macOf(dev), Proxy: flag(p.Proxy, uint8(1)), Answer: flag(p.Answer, uint8(1)),
+	}
 	if err := spec.Variables["port"].Set(port); err != nil {
 		return nil, fmt.Errorf("cannot specialise the programs of %s: %w", p.Device, err)
 	}

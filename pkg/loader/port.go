@@ -27,6 +27,8 @@ type Port struct {
 	HasRouter bool   // a router or DHCP server is behind it
 	Reflect   bool   // frames may leave by the port they came by
 	Tagged    bool   // the segment has VLANs
+	Proxy     bool   // its VMs reach each other by the device's MAC; wants Reflect
+	Answer    bool   // ARP and neighbour solicitations are answered here
 	Bridge    string // bridge that the device is enslaved to, "" for none; see EnsureBridge
 
 	Datapath Datapath // of a vNIC; IDS ports are XDP

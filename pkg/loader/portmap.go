@@ -16,7 +16,8 @@ func (d *Dataplane) fillPort(p Port, path Datapath, dev netlink.Link, undo *undo
 	// Only a driver that has XDP itself surely takes frames from another's.
 	stack := p.Kind == PortVNIC && (path == DatapathTCX || path == DatapathXDPGeneric)
 	entry := wirePort{Ifindex: index, Flags: flag(p.HasRouter, bpf.VmgatePortFlagPORT_HAS_ROUTER) |
-		flag(p.Reflect, bpf.VmgatePortFlagPORT_REFLECT) | flag(stack, bpf.VmgatePortFlagPORT_STACK)}
+		flag(p.Reflect, bpf.VmgatePortFlagPORT_REFLECT) | flag(stack, bpf.VmgatePortFlagPORT_STACK) |
+		flag(p.Proxy, bpf.VmgatePortFlagPORT_PROXY), Mac: macOf(dev)}
 	putCstr(entry.Name[:], p.Device)
 	var old wirePort
 	if err := d.maps["ports"].Lookup(p.ID, &old); err != nil {
@@ -37,6 +38,12 @@ func (d *Dataplane) fillPort(p Port, path Datapath, dev netlink.Link, undo *undo
 		return d.noTarget(p.ID)
 	}
 	return nil // the kernel drops the entry of tx_ports by itself when the device goes
+}
+
+// macOf returns a device's own MAC address, zero if it has none.
+func macOf(dev netlink.Link) (mac [6]byte) {
+	copy(mac[:], dev.Attrs().HardwareAddr)
+	return mac
 }
 
 // clearPort makes the programs forget a port.

@@ -28,6 +28,7 @@ var reasonNames = [reasonMax]string{
 	bpf.VmgateReasonREASON_EGRESS:              "egress",
 	bpf.VmgateReasonREASON_EGRESS_CHECK:        "egress-check",
 	bpf.VmgateReasonREASON_CANARY:              "canary",
+	bpf.VmgateReasonREASON_CONTROL_ANSWERED:    "control-answered",
 	bpf.VmgateReasonREASON_DROP_VERDICT:        "drop-verdict",
 	bpf.VmgateReasonREASON_DROP_MALFORMED:      "drop-malformed",
 	bpf.VmgateReasonREASON_DROP_UNPARSED:       "drop-unparsed",

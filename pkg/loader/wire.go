@@ -48,7 +48,7 @@ func putCstr(dst []int8, s string) {
 }
 
 // flag returns bit if set is true, or 0.
-func flag[T ~uint32](set bool, bit T) T {
+func flag[T ~uint8 | ~uint32](set bool, bit T) T {
 	if set {
 		return bit
 	}
