@@ -130,7 +130,7 @@ func engineConfig(cfg *config.Config, number int, log *slog.Logger) snort.Config
 		}
 	}
 	return snort.Config{
-		Engine: cfg.IDS.Engine, Binary: cfg.IDS.Binary,
+		Engine: cfg.IDS.Engine, Binary: cfg.IDS.Binary, User: cfg.IDS.User,
 		NetNS: filepath.Join("/run/netns", ports.NetNS),
 		In:    ports.EngineIn, Out: ports.EngineOut,
 		Rules: append(slices.Clone(cfg.IDS.Rules), heartbeatRules(cfg)), HomeNets: home, MTU: cfg.IDS.MTU,

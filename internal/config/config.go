@@ -138,6 +138,7 @@ const EngineExternal = "external"
 type IDS struct {
 	Engine    string    `yaml:"engine" enum:"suricata,snort,external"` // suricata or snort: run by the daemon; external: by others
 	Binary    string    `yaml:"binary"`                                // default: found on PATH
+	User      string    `yaml:"user"`                                  // who runs the engine; default vmgate-ids if there is such a user, else nobody
 	Rules     []string  `yaml:"rules"`                                 // rule files, relative to the configuration file
 	MTU       int       `yaml:"mtu"`                                   // default: the largest of the vNICs'
 	Instances int       `yaml:"instances"`                             // engines, each between ports of its own, that share the flows; default 1

@@ -38,6 +38,7 @@ func (v *checker) checkExternal() {
 	ids := &v.IDS
 	const hint = "is not the gateway's to say: an external engine has its own"
 	v.absent("ids.binary", ids.Binary != "", hint)
+	v.absent("ids.user", ids.User != "", hint)
 	v.absent("ids.rules", len(ids.Rules) > 0, hint)
 	v.absent("ids.mtu", ids.MTU != 0, hint)
 	v.absent("ids.instances", ids.Instances != 1, hint)

@@ -12,7 +12,7 @@ import (
 // a killed one left running, and empties it. Release gives it back, empty.
 func (e *Engine) claim() (release func(), err error) {
 	dir := e.cfg.Dir
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := os.MkdirAll(dir, 0o711); err != nil {
 		return nil, fmt.Errorf("cannot make its directory: %w", err)
 	}
 	lock, err := os.Open(dir) // the lock is on the directory itself, so it leaves no file
@@ -34,9 +34,13 @@ func (e *Engine) claim() (release func(), err error) {
 	if pid != 0 {
 		e.cfg.Log.Warn("ended the engine that an earlier daemon left behind", "pid", pid)
 	}
-	removeFiles(dir, append(e.drv.files(), pidFile, rulesDir, "check-*"))
+	removeFiles(dir, append(e.drv.files(), pidFile, rulesDir, outDir, "check-*"))
+	if err := e.user.makeDir(dir); err != nil {
+		lock.Close()
+		return nil, fmt.Errorf("cannot make its directory: %w", err)
+	}
 	return func() {
-		removeFiles(dir, append(e.drv.files(), pidFile, rulesDir))
+		removeFiles(dir, append(e.drv.files(), pidFile, rulesDir, outDir))
 		lock.Close()
 		_ = os.Remove(dir) // kept if someone else put something there
 	}, nil

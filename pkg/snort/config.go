@@ -30,13 +30,14 @@ const (
 type Config struct {
 	Engine   string         // EngineSuricata or EngineSnort
 	Binary   string         // the engine's program; empty: found on PATH by the engine's name
+	User     string         // who runs it; "": vmgate-ids if there is such a user, else nobody
 	NetNS    string         // path of the network namespace it runs in, such as /run/netns/x; empty: the caller's
 	In, Out  string         // the engine's devices in that namespace; packets towards servers enter at In
 	Rules    []string       // absolute paths of rule files, at least one
 	HomeNets []netip.Prefix // $HOME_NET of the rules; empty: any
 	Threads  int            // that inspect; 0: 1. Flows are shared out among them by hash
 	MTU      int            // of In and Out, bytes; 0: 1500. Where a device's own is larger, that one counts
-	Dir      string         // absolute; owned by this package: configuration, sockets, logs; best on tmpfs. Made and emptied by Run
+	Dir      string         // absolute; owned by this package: configuration, sockets, logs; best on tmpfs. Made and emptied by Run. User must be able to search its parents
 	Log      *slog.Logger   // nil: slog.Default()
 }
 
@@ -90,7 +91,7 @@ func (c Config) checkDir() error {
 	if c.Dir == "/" || !plainPath.MatchString(c.Dir) || filepath.Clean(c.Dir) != c.Dir {
 		return fmt.Errorf("directory %q: give a clean absolute path of its own, without quotes and wildcards", c.Dir)
 	}
-	if n := len(filepath.Join(c.Dir, eveSocket)); n > maxSunPath {
+	if n := len(filepath.Join(outOf(c.Dir), suricataCommand)); n > maxSunPath {
 		return fmt.Errorf("directory %q: the path of a socket in it would have %d bytes, the kernel takes %d; choose a shorter one", c.Dir, n, maxSunPath)
 	}
 	return nil

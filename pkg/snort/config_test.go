@@ -15,7 +15,7 @@ func TestNew_RefusesWhatCannotWork(t *testing.T) {
 		return path
 	}
 	good := Config{
-		Engine: EngineSnort, Binary: script("echo Version 3.1.0"), In: "i0p", Out: "i1p",
+		Engine: EngineSnort, Binary: script("echo Version 3.1.0"), User: "root", In: "i0p", Out: "i1p",
 		Rules: []string{ruleFile(t, "x")}, Dir: runDir(t), Log: testLog(t),
 	}
 	if _, err := New(good); err != nil {
@@ -26,6 +26,8 @@ func TestNew_RefusesWhatCannotWork(t *testing.T) {
 		says   string
 	}{
 		{func(c *Config) { c.Engine = "zeek" }, "suricata or snort"},
+		{func(c *Config) { c.User = "no-such-user" }, "no-such-user"},
+		{func(c *Config) { c.Threads = 65 }, "65 threads"},
 		{func(c *Config) { c.In = "" }, "device name"},
 		{func(c *Config) { c.In = "a;b" }, "device name"},
 		{func(c *Config) { c.Out = c.In }, "two devices"},

@@ -40,12 +40,12 @@ type driver interface {
 	readyAtOnce() bool
 	// listen opens where the alerts come from. It is called before the engine's
 	// start and holds over restarts.
-	listen(dir string, to *splitter) (source, error)
+	listen(dir string, by account, to *splitter) (source, error)
 	format
 	// reload has the running engine read its rules again.
 	reload(ctx context.Context, dir string, p *process) error
-	// files are the names, relative to dir, of all that it and the engine make
-	// there; patterns of filepath.Match.
+	// files are the names, relative to dir, of all that it makes there, but for what
+	// the engine makes in outDir; patterns of filepath.Match.
 	files() []string
 	// leftovers are those of files that one engine leaves to the next, who must
 	// not find them.

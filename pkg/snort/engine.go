@@ -35,6 +35,7 @@ type Engine struct {
 	cfg     Config
 	drv     driver
 	binary  string
+	user    account
 	version string
 
 	alerts intake
@@ -65,10 +66,13 @@ func New(c Config) (*Engine, error) {
 	if e.binary, err = findBinary(c); err != nil {
 		return nil, err
 	}
+	if e.user, err = findAccount(c.User); err != nil {
+		return nil, err
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	args, _, _ := e.drv.version()
-	printed, err := output(ctx, e.binary, args, maxLine)
+	printed, err := output(ctx, program{binary: e.binary, args: args, user: e.user}, maxLine)
 	if err == nil {
 		e.version, err = parseVersion(e.drv, printed)
 	}

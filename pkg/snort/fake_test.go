@@ -156,7 +156,7 @@ func fakeSocket(name string, frames chan<- struct{}) error {
 
 func fakeConfig(t *testing.T, w *wire) Config {
 	return Config{
-		Engine: EngineSnort, Binary: fakeBinary(t), NetNS: w.engineNS, In: "i0p", Out: "i1p",
+		Engine: EngineSnort, Binary: fakeBinary(t), User: "root", NetNS: w.engineNS, In: "i0p", Out: "i1p",
 		Rules: []string{ruleFile(t, "some rule")}, Dir: runDir(t), Log: testLog(t),
 	}
 }

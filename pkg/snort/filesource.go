@@ -11,11 +11,10 @@ import (
 // end on, never changing it. It may be rotated by renaming or truncating, and need
 // not be there yet; its directory must.
 func followFile(path string, to *splitter) (*fileWatch, error) {
-	w, err := watchFiles(filepath.Dir(path), filepath.Base(path), to)
+	w, err := watchFiles(filepath.Dir(path), filepath.Base(path), nil, to)
 	if err != nil {
 		return nil, err
 	}
-	w.foreign = true
 	file, err := os.Open(path)
 	if os.IsNotExist(err) {
 		return w, nil

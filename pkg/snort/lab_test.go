@@ -227,6 +227,7 @@ func runDir(t testing.TB) string {
 	dir, err := os.MkdirTemp("", "vmgate-ids-")
 	must(t, err)
 	t.Cleanup(func() { os.RemoveAll(dir) })
+	must(t, os.Chmod(dir, 0o711)) // the engine's user goes through it
 	return filepath.Join(dir, "run")
 }
 

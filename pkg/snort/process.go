@@ -30,14 +30,23 @@ type process struct {
 	said   *console      // what it printed; nil for one that only checks
 }
 
-// start runs the program in the network namespace, confined. Everything that it
-// prints goes to console, from one goroutine that ends before exited is closed; line
-// by line, with a terminal.
-func start(netNS, binary string, args []string, console io.Writer, withTerminal bool) (*process, error) {
-	p := &process{cmd: exec.Command(binary, args...), exited: make(chan struct{})}
+// program is what is to be run, and how.
+type program struct {
+	binary   string
+	args     []string
+	netNS    string // path; empty: the caller's
+	user     account
+	caps     []uintptr // that it has
+	terminal bool      // it prints to one, line by line
+}
+
+// start runs a program, confined. Everything that it prints goes to console, from
+// one goroutine that ends before exited is closed.
+func start(what program, console io.Writer) (*process, error) {
+	p := &process{cmd: exec.Command(what.binary, what.args...), exited: make(chan struct{})}
 	p.cmd.Stdout, p.cmd.Stderr = console, console
 	var tty terminal
-	if withTerminal {
+	if what.terminal {
 		var err error
 		if tty, err = newTerminal(); err != nil {
 			return nil, err
@@ -46,25 +55,29 @@ func start(netNS, binary string, args []string, console io.Writer, withTerminal 
 	}
 	p.cmd.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C", "TZ=UTC"}
 	p.cmd.Dir = "/"
-	p.cmd.WaitDelay = time.Second                        // for a pipe that a grandchild holds open
-	p.cmd.SysProcAttr = &unix.SysProcAttr{Setpgid: true} // a terminal's ^C is for the daemon
+	p.cmd.WaitDelay = time.Second // for a pipe that a grandchild holds open
+	p.cmd.SysProcAttr = &unix.SysProcAttr{
+		Setpgid:     true, // a terminal's ^C is for the daemon
+		Credential:  what.user.credential(),
+		AmbientCaps: what.caps,
+	}
 	err := onThread(func() error {
-		if err := enterNetNS(netNS); err != nil {
+		if err := enterNetNS(what.netNS); err != nil {
 			return err
 		}
-		if err := confine(); err != nil {
+		if err := confine(what.caps); err != nil {
 			return err
 		}
 		return p.cmd.Start()
 	})
 	if err != nil {
 		tty.close()
-		return nil, fmt.Errorf("cannot start %s: %w", binary, err)
+		return nil, fmt.Errorf("cannot start %s: %w", what.binary, err)
 	}
 	heard := make(chan struct{})
 	go func() {
 		defer close(heard)
-		if withTerminal {
+		if what.terminal {
 			tty.slave.Close() // the engine has its own
 			_ = tty.copyTo(console)
 		}
@@ -115,12 +128,11 @@ func (p *process) ended() error {
 	return fmt.Errorf("the engine ended: %w", p.err)
 }
 
-// output runs the program to its end and returns what it printed, at most
-// limit bytes.
-func output(ctx context.Context, binary string, args []string, limit int) (string, error) {
+// output runs a program to its end and returns what it printed, at most limit bytes.
+func output(ctx context.Context, what program, limit int) (string, error) {
 	var out capped
 	out.limit = limit
-	p, err := start("", binary, args, &out, false)
+	p, err := start(what, &out)
 	if err != nil {
 		return "", err
 	}

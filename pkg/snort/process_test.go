@@ -11,7 +11,7 @@ import (
 
 func TestProcess_StubbornOneIsKilled(t *testing.T) {
 	ready, told := io.Pipe()
-	p, err := start("", "/bin/sh", []string{"-c", "trap '' TERM; echo ready; while :; do sleep 0.05; done"}, told, false)
+	p, err := start(program{binary: "/bin/sh", args: []string{"-c", "trap '' TERM; echo ready; while :; do sleep 0.05; done"}}, told)
 	must(t, err)
 	_, err = io.ReadAtLeast(ready, make([]byte, 6), 6) // else the trap is not yet set
 	must(t, err)

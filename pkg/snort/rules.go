@@ -93,7 +93,10 @@ func (e *Engine) stage(ctx context.Context) (staged string, err error) {
 	if err := e.drv.configure(e.cfg.withRulesIn(dir), e.cfg.MTU+headerRoom, dir, true); err != nil {
 		return "", err
 	}
-	printed, err := output(ctx, e.binary, e.drv.checkArgs(dir), 1<<20)
+	if err := errors.Join(e.user.makeDir(dir), e.user.share(dir)); err != nil {
+		return "", fmt.Errorf("cannot make a directory for the IDS check: %w", err)
+	}
+	printed, err := output(ctx, program{binary: e.binary, args: e.drv.checkArgs(dir), user: e.user}, 1<<20)
 	if ctx.Err() != nil {
 		return "", fmt.Errorf("cannot check the IDS rules in time: %w", ctx.Err())
 	}
@@ -144,10 +147,13 @@ func (e *Engine) adopt(staged string) (restore func() error, err error) {
 // Check has the engine test its configuration and rules without running. The
 // error is the engine's own and names rule file and line.
 func (e *Engine) Check(ctx context.Context) error {
-	if err := os.MkdirAll(e.cfg.Dir, 0o700); err != nil {
+	if err := os.MkdirAll(e.cfg.Dir, 0o711); err != nil {
 		return fmt.Errorf("cannot make the IDS directory: %w", err)
 	}
 	defer os.Remove(e.cfg.Dir) // succeeds only if nothing else is in it
+	if err := errors.Join(os.Lchown(e.cfg.Dir, 0, int(e.user.gid)), os.Chmod(e.cfg.Dir, 0o750)); err != nil {
+		return fmt.Errorf("cannot make the IDS directory: %w", err)
+	}
 	staged, err := e.stage(ctx)
 	if err != nil {
 		return err

@@ -40,7 +40,7 @@ func (e *Engine) Run(ctx context.Context, onState func(State), onAlert func(Aler
 	e.setRunning(true)
 	defer e.setRunning(false)
 
-	src, err := e.drv.listen(e.cfg.Dir, e.alerts.splitter(e.drv))
+	src, err := e.drv.listen(e.cfg.Dir, e.user, e.alerts.splitter(e.drv))
 	if err != nil {
 		return fmt.Errorf("cannot run the IDS engine: %w", err)
 	}
@@ -144,7 +144,14 @@ func (e *Engine) launch(ctx context.Context, said *console) (p *process, err err
 	if err := e.drv.configure(e.cfg.withRulesIn(dir), max(e.cfg.MTU, pair.mtu)+headerRoom, dir, false); err != nil {
 		return nil, err
 	}
-	if p, err = start(e.cfg.NetNS, e.binary, e.drv.runArgs(e.cfg, dir), said, e.drv.needsTerminal()); err != nil {
+	if err := e.user.share(dir); err != nil {
+		return nil, fmt.Errorf("cannot let user %s read the configuration: %w", e.user.name, err)
+	}
+	engine := program{
+		binary: e.binary, args: e.drv.runArgs(e.cfg, dir), netNS: e.cfg.NetNS,
+		user: e.user, caps: engineCaps, terminal: e.drv.needsTerminal(),
+	}
+	if p, err = start(engine, said); err != nil {
 		return nil, err
 	}
 	p.said = said

@@ -39,11 +39,11 @@ func (snort3) configure(c Config, snap int, dir string, check bool) error {
 }
 
 func (snort3) checkArgs(dir string) []string {
-	return []string{"-T", "-c", filepath.Join(dir, snortConfig), "-l", dir}
+	return []string{"-T", "-c", filepath.Join(dir, snortConfig), "-l", outOf(dir)}
 }
 
 func (snort3) runArgs(c Config, dir string) []string {
-	return []string{"-Q", "-c", filepath.Join(dir, snortConfig), "-i", c.In + ":" + c.Out, "-l", dir, "-z", strconv.Itoa(c.Threads)}
+	return []string{"-Q", "-c", filepath.Join(dir, snortConfig), "-i", c.In + ":" + c.Out, "-l", outOf(dir), "-z", strconv.Itoa(c.Threads)}
 }
 
 func (snort3) needsTerminal() bool { return true }
@@ -68,8 +68,8 @@ func (snort3) ready(message) bool { return false }
 // read, and packets wait in their rings for it.
 func (snort3) readyAtOnce() bool { return true }
 
-func (snort3) listen(dir string, to *splitter) (source, error) {
-	return watchFiles(dir, snortAlerts, to)
+func (snort3) listen(dir string, by account, to *splitter) (source, error) {
+	return watchFiles(outOf(dir), snortAlerts, &by, to)
 }
 
 func (snort3) parse(line []byte) (Alert, bool, error) { return parseAlertJSON(line) }
@@ -98,6 +98,6 @@ func (snort3) reload(ctx context.Context, _ string, p *process) error {
 	}
 }
 
-func (snort3) files() []string { return []string{snortConfig, snortAlerts} }
+func (snort3) files() []string { return []string{snortConfig} }
 
-func (snort3) leftovers() []string { return []string{snortAlerts} }
+func (snort3) leftovers() []string { return []string{filepath.Join(outDir, snortAlerts)} }

@@ -49,7 +49,8 @@ func (suricata) configure(c Config, snap int, dir string, check bool) error {
 		"HTTPPorts":     strings.Join(httpPorts, ","),
 		"Check":         check,
 		"EveSocket":     filepath.Join(dir, eveSocket),
-		"CommandSocket": filepath.Join(dir, suricataCommand),
+		"CommandSocket": filepath.Join(outOf(dir), suricataCommand),
+		"Out":           outOf(dir),
 		"ReadDirs":      suricataReads(dir),
 		"Snap":          snap,
 		"Threads":       c.Threads,
@@ -74,11 +75,11 @@ func suricataReads(dir string) []string {
 }
 
 func (suricata) checkArgs(dir string) []string {
-	return []string{"-T", "-c", filepath.Join(dir, suricataConfig), "-l", dir, "--init-errors-fatal"}
+	return []string{"-T", "-c", filepath.Join(dir, suricataConfig), "-l", outOf(dir), "--init-errors-fatal"}
 }
 
 func (suricata) runArgs(_ Config, dir string) []string {
-	return []string{"-c", filepath.Join(dir, suricataConfig), "-l", dir, "--af-packet", "--init-errors-fatal"}
+	return []string{"-c", filepath.Join(dir, suricataConfig), "-l", outOf(dir), "--af-packet", "--init-errors-fatal"}
 }
 
 func (suricata) needsTerminal() bool { return false }
@@ -100,8 +101,11 @@ func (suricata) message(line []byte) message {
 		level = slog.LevelError
 	case "Warning":
 		level = slog.LevelWarn
-		if strings.Contains(r.Engine.Message, "has an event var set") {
+		switch {
+		case strings.Contains(r.Engine.Message, "has an event var set"):
 			level = slog.LevelInfo // our event filter leaves that rule alone, as it should
+		case strings.Contains(r.Engine.Message, "failed to set SIOCETHTOOL"):
+			level = slog.LevelInfo // it may not: the offloads of its ports are off already
 		}
 	}
 	return message{level, clean(r.Engine.Message, maxMessage)}
@@ -111,7 +115,7 @@ func (suricata) ready(m message) bool { return strings.Contains(m.text, "Engine 
 
 func (suricata) readyAtOnce() bool { return false }
 
-func (suricata) listen(dir string, to *splitter) (source, error) {
+func (suricata) listen(dir string, _ account, to *splitter) (source, error) {
 	return listenEve(filepath.Join(dir, eveSocket), to)
 }
 
@@ -122,11 +126,11 @@ func (suricata) marks() [3]string {
 }
 
 func (suricata) reload(ctx context.Context, dir string, _ *process) error {
-	return reloadSuricata(ctx, filepath.Join(dir, suricataCommand))
+	return reloadSuricata(ctx, filepath.Join(outOf(dir), suricataCommand))
 }
 
 func (suricata) files() []string {
-	return []string{suricataConfig, suricataLimits, suricataKinds, eveSocket, suricataCommand, "suricata.log"}
+	return []string{suricataConfig, suricataLimits, suricataKinds, eveSocket}
 }
 
-func (suricata) leftovers() []string { return []string{suricataCommand} }
+func (suricata) leftovers() []string { return []string{filepath.Join(outDir, suricataCommand)} }

@@ -22,7 +22,7 @@ const freeAfter = 8 << 20
 // lose a line that is written meanwhile, and the writer's position stays right.
 type fileWatch struct {
 	dir, pattern string
-	foreign      bool // someone else's files, which are only read
+	by           *account // whose the files are; nil: someone else's, which are only read
 	to           *splitter
 	watcher      *fsnotify.Watcher
 	files        map[string]*followed
@@ -38,10 +38,10 @@ type followed struct {
 }
 
 func (w *fileWatch) follow(file *os.File) *followed {
-	return &followed{file: file, keep: w.foreign, lines: splitter{line: w.to.line, overlong: w.to.overlong}}
+	return &followed{file: file, keep: w.by == nil, lines: splitter{line: w.to.line, overlong: w.to.overlong}}
 }
 
-func watchFiles(dir, pattern string, to *splitter) (*fileWatch, error) {
+func watchFiles(dir, pattern string, by *account, to *splitter) (*fileWatch, error) {
 	watcher, err := fsnotify.NewWatcher()
 	if err != nil {
 		return nil, fmt.Errorf("cannot watch for alerts: %w", err)
@@ -50,7 +50,7 @@ func watchFiles(dir, pattern string, to *splitter) (*fileWatch, error) {
 		watcher.Close()
 		return nil, fmt.Errorf("cannot watch %s for alerts: %w", dir, err)
 	}
-	return &fileWatch{dir: dir, pattern: pattern, to: to, watcher: watcher, files: map[string]*followed{}}, nil
+	return &fileWatch{dir: dir, pattern: pattern, by: by, to: to, watcher: watcher, files: map[string]*followed{}}, nil
 }
 
 // serve reads whatever is new after every change in the directory.
@@ -120,17 +120,34 @@ func (w *fileWatch) open(path string) (*followed, error) {
 		old.file.Close()
 		delete(w.files, path)
 	}
-	mode := os.O_RDWR // to free what was read
-	if w.foreign {
-		mode = os.O_RDONLY
-	}
-	file, err := os.OpenFile(path, mode, 0)
+	file, err := w.openFile(path)
 	if err != nil {
 		return nil, err
 	}
 	f := w.follow(file)
 	w.files[path] = f
 	return f, nil
+}
+
+// openFile opens a file for reading, and to free what was read if it is the engine's:
+// then it must be one that the engine has made, and not lead elsewhere.
+func (w *fileWatch) openFile(path string) (*os.File, error) {
+	if w.by == nil {
+		return os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	}
+	file, err := os.OpenFile(path, os.O_RDWR|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	var st unix.Stat_t
+	if err = unix.Fstat(int(file.Fd()), &st); err == nil && (st.Mode&unix.S_IFMT != unix.S_IFREG || st.Uid != w.by.uid) {
+		err = fmt.Errorf("%s is no file of user %s", path, w.by.name)
+	}
+	if err != nil {
+		file.Close()
+		return nil, err
+	}
+	return file, nil
 }
 
 // read takes what was appended, and gives the blocks back when it is much.

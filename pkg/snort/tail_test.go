@@ -17,7 +17,7 @@ import (
 func follow(t *testing.T, dir string) (lines chan string, stop func()) {
 	t.Helper()
 	lines = make(chan string, 100000)
-	src, err := watchFiles(dir, snortAlerts, &splitter{line: func(l []byte) { lines <- string(l) }, overlong: func() {}})
+	src, err := watchFiles(dir, snortAlerts, &account{name: "root"}, &splitter{line: func(l []byte) { lines <- string(l) }, overlong: func() {}})
 	must(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)

@@ -5,18 +5,14 @@ import (
 	"net"
 	"os"
 	"runtime"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
 
-// engineCaps is all that an engine can do beyond what its files allow: open
-// packet sockets, set device offloads, lock its rings, raise its priority.
-var engineCaps = map[uintptr]bool{
-	unix.CAP_NET_RAW:   true,
-	unix.CAP_NET_ADMIN: true,
-	unix.CAP_IPC_LOCK:  true,
-	unix.CAP_SYS_NICE:  true,
-}
+// engineCaps is all that an engine can do beyond what any user can: open packet
+// sockets. Its devices have been made ready for it.
+var engineCaps = []uintptr{unix.CAP_NET_RAW}
 
 // onThread runs f on an operating system thread of its own, which ends with
 // it: what f changes of the thread (namespace, capabilities) is passed on to
@@ -53,13 +49,12 @@ func enterNetNS(path string) error {
 	return nil
 }
 
-// confine takes from the calling thread what no engine needs. An engine parses
-// hostile packets in C: root without capabilities is still the owner of files,
-// but loads no modules, writes no BPF, reads no memory of others. Gone from
-// the bounding set, a capability cannot come back with exec.
-func confine() error {
+// confine takes all capabilities but caps from what the calling thread will execute.
+// An engine parses hostile packets in C. Gone from the bounding set, a capability
+// cannot come back with exec, nor by a file's.
+func confine(caps []uintptr) error {
 	for c := uintptr(0); c <= unix.CAP_LAST_CAP; c++ {
-		if engineCaps[c] {
+		if slices.Contains(caps, c) {
 			continue
 		}
 		err := unix.Prctl(unix.PR_CAPBSET_DROP, c, 0, 0, 0)

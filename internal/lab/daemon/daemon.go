@@ -52,6 +52,9 @@ func New(ns *lab.Namespace, program string) (*Daemon, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := os.Chmod(dir, 0o711); err != nil { // the IDS engine's user goes through it
+		return nil, errors.Join(err, os.RemoveAll(dir))
+	}
 	return &Daemon{
 		Dir: dir, Config: filepath.Join(dir, "gateway.yaml"), Pins: filepath.Join("/sys/fs/bpf", filepath.Base(dir)),
 		Client:  api.NewClient(filepath.Join(dir, "run", "gatewayd.sock")),
