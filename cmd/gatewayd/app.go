@@ -34,7 +34,7 @@ func newApp(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 			cmdRun(), cmdTeardown(), cmdValidate(), cmdSchema(),
 			cmdStatus(), cmdReload(), cmdVMs(), cmdPs(), cmdSockets(), cmdOwner(), cmdFindings(), cmdFlows(), cmdExplain(), cmdMonitor(),
 			cmdVerdicts(), cmdLists(), cmdPolicy(), cmdIsolate(), cmdInspect(), cmdRelease(),
-			cmdIntrospect(), cmdCompletion(), cmdVersion(),
+			cmdIntrospect(), cmdInspector(), cmdCompletion(), cmdVersion(),
 		},
 	}
 	finish(app.Commands)

@@ -23,9 +23,7 @@ func cmdRun() *cli.Command {
 		Usage: "run the daemon until it is interrupted",
 		Description: "SIGHUP reloads the configuration, SIGTERM and SIGINT end the daemon. What was decided stays in force\n" +
 			"without it; \"teardown\" removes that. Under systemd it reports when it is ready and that it is alive.",
-		Flags: append(daemonFlags(),
-			&cli.StringFlag{Name: "log-level", Value: "info", Usage: "least `LEVEL` to log: debug, info, warn or error"},
-			&cli.StringFlag{Name: "log-format", Value: "text", Usage: "`FORMAT` of the log on standard error: text or json"}),
+		Flags:  append(daemonFlags(), logFlags()...),
 		Action: runDaemon,
 	}
 }
@@ -34,6 +32,13 @@ func cmdRun() *cli.Command {
 func daemonFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "config", Value: "/etc/vmgate/gateway.yaml", EnvVars: []string{"VMGATE_CONFIG"}, Usage: "configuration `FILE`", TakesFile: true},
+	}
+}
+
+func logFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringFlag{Name: "log-level", Value: "info", Usage: "least `LEVEL` to log: debug, info, warn or error"},
+		&cli.StringFlag{Name: "log-format", Value: "text", Usage: "`FORMAT` of the log on standard error: text or json"},
 	}
 }
 

@@ -1,15 +1,16 @@
 package config
 
 // Memory says where a VM's memory can be read: exactly one of file, process,
-// monitor, ivshmem and nvdimm is given. docs/memory-sources.md tells
+// monitor, ivshmem, nvdimm and inspector is given. docs/memory-sources.md tells
 // what each takes.
 type Memory struct {
-	File    string  `yaml:"file"`                  // shared memory-backend file of QEMU
-	Process Process `yaml:"process"`               // a QEMU on this machine, whose memory file or own memory is read
-	Monitor Monitor `yaml:"monitor"`               // a QEMU that writes its memory out on demand: slow
-	Ivshmem Ivshmem `yaml:"ivshmem"`               // the gateway is a VM itself, and has the memory as a PCI device
-	NVDIMM  NVDIMM  `yaml:"nvdimm"`                // the gateway is a VM itself, and has the memory as an NVDIMM
-	Machine string  `yaml:"machine" enum:"q35,pc"` // q35 (default) or pc: where RAM is split below 4 GiB; only with file, ivshmem and nvdimm, the others know it
+	File      string    `yaml:"file"`                  // shared memory-backend file of QEMU
+	Process   Process   `yaml:"process"`               // a QEMU on this machine, whose memory file or own memory is read
+	Monitor   Monitor   `yaml:"monitor"`               // a QEMU that writes its memory out on demand: slow
+	Ivshmem   Ivshmem   `yaml:"ivshmem"`               // the gateway is a VM itself, and has the memory as a PCI device
+	NVDIMM    NVDIMM    `yaml:"nvdimm"`                // the gateway is a VM itself, and has the memory as an NVDIMM
+	Inspector Inspector `yaml:"inspector"`             // gatewayd inspector on the VM's host looks into it
+	Machine   string    `yaml:"machine" enum:"q35,pc"` // q35 (default) or pc: where RAM is split below 4 GiB; only with file, ivshmem and nvdimm, the others know it
 }
 
 // Process names a QEMU on this machine.
@@ -34,4 +35,13 @@ type Ivshmem struct {
 type NVDIMM struct {
 	Size    Size    `yaml:"size" schema:"required"` // of the VM's RAM, such as 384M
 	Address Address `yaml:"address"`                // physical, such as 0x100000000; default: the only one of the size
+}
+
+// Inspector is a gatewayd inspector, and how to prove to each other who one is.
+type Inspector struct {
+	Address     string `yaml:"address" schema:"required"`     // host:port; the host is what its certificate is for
+	VM          string `yaml:"vm" schema:"required"`          // what the inspector calls it: the name of QEMU's -name
+	Certificate string `yaml:"certificate" schema:"required"` // PEM file of the gateway's certificate, relative to this file
+	Key         string `yaml:"key" schema:"required"`         // PEM file of its key
+	CA          string `yaml:"ca" schema:"required"`          // PEM file of who signed the inspector's certificate
 }

@@ -41,7 +41,7 @@ func (c *Config) fill() {
 		vm := &c.VMs[i]
 		setDefault(&vm.Name, vm.ID)
 		if vm.Memory != nil {
-			vm.Memory.fill()
+			vm.Memory.fill(c.src)
 		}
 	}
 	for i := range c.Policy.Rules {
@@ -70,8 +70,13 @@ func setDefault(field *string, value string) {
 	}
 }
 
-func (m *Memory) fill() {
+func (m *Memory) fill(src *source) {
 	if m.needsMachine() {
 		setDefault(&m.Machine, "q35")
+	}
+	for _, file := range []*string{&m.Inspector.Certificate, &m.Inspector.Key, &m.Inspector.CA} {
+		if *file != "" {
+			*file = src.resolve(*file)
+		}
 	}
 }

@@ -92,5 +92,13 @@ func (m *Memory) problems() map[string]string {
 	need("process.pid-file", m.Process.PIDFile, start)
 	need("process.monitor", m.Process.Monitor, start)
 	need("monitor.socket", m.Monitor.Socket, start)
+	for key, path := range map[string]string{"certificate": m.Inspector.Certificate, "key": m.Inspector.Key, "ca": m.Inspector.CA} {
+		if path == "" {
+			continue
+		}
+		if err := readable(path); err != nil {
+			out["inspector."+key] = "cannot read the file: " + err.Error()
+		}
+	}
 	return out
 }

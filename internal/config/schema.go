@@ -17,7 +17,7 @@ import (
 // typesSource is where the descriptions of the schema come from: the comments of
 // the types themselves.
 //
-//go:embed config.go config_memory.go
+//go:embed config.go config_memory.go config_inspector.go
 var typesSource embed.FS
 
 // Schema returns the JSON Schema (draft 2020-12) of the configuration file,

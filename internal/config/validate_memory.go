@@ -3,8 +3,10 @@ package config
 import (
 	"fmt"
 	"math/bits"
+	"net"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 )
 
@@ -33,6 +35,7 @@ func (v *checker) checkMemory(path string, m *Memory, used memoryPlaces) {
 		}},
 		{"ivshmem", m.Ivshmem != Ivshmem{}, func(path string) { v.checkIvshmem(path, m.Ivshmem, used) }},
 		{"nvdimm", m.NVDIMM != NVDIMM{}, func(path string) { v.checkNVDIMM(path, m.NVDIMM, used) }},
+		{"inspector", m.Inspector != Inspector{}, func(path string) { v.checkInspector(path, m.Inspector, used) }},
 	}
 	var given, known []string
 	for _, p := range places {
@@ -105,5 +108,40 @@ func (v *checker) checkNVDIMM(path string, n NVDIMM, used memoryPlaces) {
 func (v *checker) checkSize(path string, size Size) {
 	if size == 0 {
 		v.report(path, "%s is missing: say how much RAM the VM has, such as 512M", path)
+	}
+}
+
+func (v *checker) checkInspector(path string, i Inspector, used memoryPlaces) {
+	if i.Address == "" {
+		v.report(path+".address", "%s.address is missing: write host:port of the inspector", path)
+	} else if host, port, err := net.SplitHostPort(i.Address); err != nil || host == "" || !isPort(port) {
+		v.report(path+".address", "%s.address: %q is no address: write hv1.example.org:9141", path, i.Address)
+	}
+	v.checkGuestName(path+".vm", i.VM)
+	for _, f := range []struct{ key, value string }{{".certificate", i.Certificate}, {".key", i.Key}, {".ca", i.CA}} {
+		if f.value == "" {
+			v.report(path+f.key, "%s%s is missing: name the PEM file", path, f.key)
+		}
+	}
+	checkUnique(v, used, path+".vm", "inspector "+i.Address+" "+i.VM, "VM "+i.VM+" of this inspector")
+}
+
+func isPort(s string) bool {
+	n, err := strconv.ParseUint(s, 10, 16)
+	return err == nil && n > 0
+}
+
+// maxGuestName bounds the names of QEMU's -name; it is ours, QEMU has none.
+const maxGuestName = 255
+
+// checkGuestName checks what QEMU's -name may be.
+func (v *checker) checkGuestName(path, name string) {
+	switch {
+	case name == "":
+		v.report(path, "%s is missing: write what QEMU's -name calls it", path)
+	case len(name) > maxGuestName:
+		v.report(path, "%s: %q has %d bytes: at most %d", path, name, len(name), maxGuestName)
+	case strings.ContainsFunc(name, func(r rune) bool { return r < ' ' || r == 0x7f }):
+		v.report(path, "%s: %q has characters that cannot be printed", path, name)
 	}
 }

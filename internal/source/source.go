@@ -32,15 +32,24 @@ type Memory struct {
 
 // Open opens a guest as the configuration says.
 func Open(ctx context.Context, place config.Memory, opt vmi.Options) (*Opened, error) {
+	if place.Inspector != (config.Inspector{}) {
+		return openInspector(ctx, place.Inspector) // which has options of its own
+	}
 	mem, err := OpenMemory(ctx, place)
 	if err != nil {
 		return nil, err
 	}
-	guest, err := vmi.Open(ctx, mem, opt)
+	return mem.Discover(ctx, opt)
+}
+
+// Discover discovers the guest in the memory, which is closed with it, or at once
+// where that fails.
+func (m Memory) Discover(ctx context.Context, opt vmi.Options) (*Opened, error) {
+	guest, err := vmi.Open(ctx, m, opt)
 	if err != nil {
-		return nil, errors.Join(err, mem.Close())
+		return nil, errors.Join(err, m.Close())
 	}
-	return &Opened{Guest: guest, Same: mem.Same, Close: mem.Close}, nil
+	return &Opened{Guest: guest, Same: m.Same, Close: m.Close}, nil
 }
 
 // OpenMemory opens memory that this machine has. The caller closes it.
