@@ -33,6 +33,7 @@ programs=(
 	iptables=iptables
 	modprobe=kmod
 	xz=xz-utils
+	openssl=openssl
 )
 case "${1:-}" in
 "") ;;

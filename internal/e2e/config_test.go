@@ -24,6 +24,7 @@ type setup struct {
 	Failure     string            // YAML
 	Decision    string            // YAML
 	Memory      map[string]string // memory file by VM
+	Place       map[string]string // YAML of the memory by VM, where it is in no file
 	Suspect     string            // name of a process on the suspect list
 	More        []*lab.Host       // in segment apps, besides those of the topology
 }
@@ -62,6 +63,9 @@ vms:
 {{- end}}
 {{- with index $.Memory .Name}}
     memory: {file: {{.}}}
+{{- end}}
+{{- with index $.Place .Name}}
+    memory: {{.}}
 {{- end}}
 {{- end}}
 policy:

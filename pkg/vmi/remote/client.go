@@ -114,13 +114,17 @@ func (g *Guest) ask(ctx context.Context, method string, arguments, into any, lim
 // OS implements vmi.Guest.
 func (g *Guest) OS() string { return g.opening.OS }
 
-// Owners implements vmi.Guest. ReadAt is by this machine's clock: when it was
-// asked, which is earlier than when it was read.
+// Owners implements vmi.Guest. Its times are by this machine's clock, and rather
+// too early than too late: it counts as read when it was asked for.
 func (g *Guest) Owners(ctx context.Context, query vmi.Query) (vmi.Answer, error) {
 	begin := time.Now()
 	var answer vmi.Answer
 	if err := g.call(ctx, methodOwners, query, &answer, maxOneThing); err != nil {
 		return vmi.Answer{}, err
+	}
+	for i := range answer.Past {
+		p := &answer.Past[i]
+		p.Seen = begin.Add(-max(answer.ReadAt.Sub(p.Seen), 0))
 	}
 	answer.ReadAt, answer.Took = begin, time.Since(begin)
 	return answer, nil
@@ -144,6 +148,11 @@ func (g *Guest) Alive(ctx context.Context, pid uint32, start uint64) (alive bool
 // Findings implements vmi.Guest.
 func (g *Guest) Findings(ctx context.Context) (list []vmi.Finding, err error) {
 	return list, g.call(ctx, methodFindings, struct{}{}, &list, maxList)
+}
+
+// Sweep implements vmi.Guest.
+func (g *Guest) Sweep(ctx context.Context) error {
+	return g.call(ctx, methodSweep, struct{}{}, new(struct{}), maxOneThing)
 }
 
 // Fingerprint implements vmi.Guest.

@@ -21,6 +21,7 @@ func (n *nobody) Owners(context.Context, vmi.Query) (a vmi.Answer, err error) {
 }
 func (n *nobody) Processes(context.Context) ([]vmi.Process, error) { n.asked++; return nil, nil }
 func (n *nobody) Sockets(context.Context) ([]vmi.Socket, error)    { n.asked++; return nil, nil }
+func (n *nobody) Sweep(context.Context) error                      { n.asked++; return nil }
 func (n *nobody) Findings(context.Context) ([]vmi.Finding, error)  { n.asked++; return nil, nil }
 func (n *nobody) Alive(context.Context, uint32, uint64) (bool, error) {
 	n.asked++

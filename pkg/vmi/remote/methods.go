@@ -23,8 +23,12 @@ var methods = map[string]method{
 	methodSockets:     {heavy: true, limit: maxList, answer: listing(vmi.Guest.Sockets)},
 	methodFindings:    {heavy: true, limit: maxList, answer: listing(vmi.Guest.Findings)},
 	methodAlive:       {limit: maxOneThing, answer: ofInstance(vmi.Guest.Alive)},
+	methodSweep:       {heavy: true, limit: maxOneThing, answer: listing(sweep)},
 	methodFingerprint: {heavy: true, limit: maxOneThing, answer: ofInstance(vmi.Guest.Fingerprint)},
 }
+
+// sweep has no result but its error.
+func sweep(g vmi.Guest, ctx context.Context) (struct{}, error) { return struct{}{}, g.Sweep(ctx) }
 
 func asking[A, R any](ask func(vmi.Guest, context.Context, A) (R, error)) func(context.Context, vmi.Guest, io.Reader) (any, error) {
 	return func(ctx context.Context, g vmi.Guest, arguments io.Reader) (any, error) {

@@ -46,7 +46,7 @@ var web = vmi.Process{PID: 42, Start: 1<<63 + 1, Name: "w\x00e\xffb\u2028", Path
 
 func (g *fakeGuest) OS() string { return "Linux 6.1 <x>" }
 func (g *fakeGuest) Owners(ctx context.Context, q vmi.Query) (vmi.Answer, error) {
-	return vmi.Answer{Owners: []vmi.Process{web}, Verified: "twice", ReadAt: time.Unix(1, 0)}, g.ask(ctx, "owners %+v", q)
+	return vmi.Answer{Owners: []vmi.Process{web}, Verified: "twice", ReadAt: time.Unix(100, 0), Past: []vmi.PastOwner{{Process: web, Seen: time.Unix(93, 0)}}}, g.ask(ctx, "owners %+v", q)
 }
 func (g *fakeGuest) Processes(ctx context.Context) ([]vmi.Process, error) {
 	return []vmi.Process{web}, g.ask(ctx, "processes")
@@ -57,6 +57,7 @@ func (g *fakeGuest) Sockets(ctx context.Context) ([]vmi.Socket, error) {
 func (g *fakeGuest) Alive(ctx context.Context, pid uint32, start uint64) (bool, error) {
 	return true, g.ask(ctx, "alive %d %d", pid, start)
 }
+func (g *fakeGuest) Sweep(ctx context.Context) error { return g.ask(ctx, "sweep") }
 func (g *fakeGuest) Findings(ctx context.Context) ([]vmi.Finding, error) {
 	return []vmi.Finding{{Kind: vmi.HiddenModule, Severity: vmi.High}}, g.ask(ctx, "findings")
 }
@@ -171,6 +172,9 @@ func TestGuest_CarriesEverything(t *testing.T) {
 	if answer.ReadAt.Before(asked) || answer.ReadAt.After(time.Now()) {
 		t.Errorf("read at %v, by another clock", answer.ReadAt)
 	}
+	if len(answer.Past) != 1 || answer.ReadAt.Sub(answer.Past[0].Seen) != 7*time.Second {
+		t.Errorf("seen 7 seconds before became %+v, read at %v", answer.Past, answer.ReadAt)
+	}
 	direct := &fakeGuest{}
 	check := func(what string, got, want any, err error) {
 		t.Helper()
@@ -194,10 +198,13 @@ func TestGuest_CarriesEverything(t *testing.T) {
 	f, err := g.Fingerprint(ctx, 42, 7)
 	wantF, _ := direct.Fingerprint(ctx, 42, 7)
 	check("fingerprint", f, wantF, err)
+	if err := g.Sweep(ctx); err != nil {
+		t.Error(err)
+	}
 	if _, err := w.client(w.gw1).Open(ctx, "a/b c"); err != nil {
 		t.Errorf("a VM with a slash and a blank in its name: %v", err)
 	}
-	want := []string{fmt.Sprintf("owners %+v", query), "processes", "sockets", "findings", fmt.Sprintf("alive 42 %d", uint64(1<<63+1)), "fingerprint 42 7"}
+	want := []string{fmt.Sprintf("owners %+v", query), "processes", "sockets", "findings", fmt.Sprintf("alive 42 %d", uint64(1<<63+1)), "fingerprint 42 7", "sweep"}
 	check("what was asked", w.guest.asked, want, nil)
 }
 

@@ -84,6 +84,7 @@ const (
 	methodAlive       = "alive"
 	methodFindings    = "findings"
 	methodFingerprint = "fingerprint"
+	methodSweep       = "sweep"
 )
 
 // instance names a process.
