@@ -62,42 +62,41 @@ func (c *Config) CheckHost() []error {
 			continue
 		}
 		path := fmt.Sprintf("vms[%d].memory", i)
-		for key, problem := range vm.Memory.problems() {
-			add(path+"."+key, "VM %s: %s", vm.ID, problem)
+		for _, p := range vm.Memory.problems() {
+			add(path+"."+p.key, "VM %s: %s", vm.ID, p.text)
 		}
 	}
 	return errs
 }
 
-// problems says, by key, what of a VM's memory cannot be found on this machine.
-func (m *Memory) problems() map[string]string {
-	out := map[string]string{}
-	need := func(key, path, hint string) {
-		switch _, err := os.Stat(path); {
-		case path == "":
-		case errors.Is(err, fs.ErrNotExist):
-			out[key] = fmt.Sprintf("there is no %s: %s", path, hint)
-		case err != nil:
-			out[key] = err.Error()
-		}
-	}
+// problem is what is wrong with the file under a key.
+type problem struct{ key, text string }
+
+// problems says what of a VM's memory cannot be found on this machine.
+func (m *Memory) problems() (out []problem) {
 	if m.File != "" {
 		if err := readable(m.File); errors.Is(err, fs.ErrNotExist) {
-			out["file"] = fmt.Sprintf("there is no memory file %s: start the VM with -object memory-backend-file,mem-path=%[1]s,share=on, or write memory: none", m.File)
+			out = append(out, problem{"file", fmt.Sprintf("there is no memory file %s: start the VM with -object memory-backend-file,mem-path=%[1]s,share=on, or write memory: none", m.File)})
 		} else if err != nil {
-			out["file"] = "cannot read its memory: " + err.Error()
+			out = append(out, problem{"file", "cannot read its memory: " + err.Error()})
 		}
 	}
-	const start = "start the VM, or correct the path"
-	need("process.pid-file", m.Process.PIDFile, start)
-	need("process.monitor", m.Process.Monitor, start)
-	need("monitor.socket", m.Monitor.Socket, start)
-	for key, path := range map[string]string{"certificate": m.Inspector.Certificate, "key": m.Inspector.Key, "ca": m.Inspector.CA} {
-		if path == "" {
+	for _, f := range []file{{"process.pid-file", m.Process.PIDFile}, {"process.monitor", m.Process.Monitor}, {"monitor.socket", m.Monitor.Socket}} {
+		if f.path == "" {
 			continue
 		}
-		if err := readable(path); err != nil {
-			out["inspector."+key] = "cannot read the file: " + err.Error()
+		if _, err := os.Stat(f.path); errors.Is(err, fs.ErrNotExist) {
+			out = append(out, problem{f.key, fmt.Sprintf("there is no %s: start the VM, or correct the path", f.path)})
+		} else if err != nil {
+			out = append(out, problem{f.key, err.Error()})
+		}
+	}
+	for _, f := range []file{{"certificate", m.Inspector.Certificate}, {"key", m.Inspector.Key}, {"ca", m.Inspector.CA}} {
+		if f.path == "" {
+			continue
+		}
+		if err := readable(f.path); err != nil {
+			out = append(out, problem{"inspector." + f.key, "cannot read the file: " + err.Error()})
 		}
 	}
 	return out

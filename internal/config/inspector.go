@@ -17,9 +17,9 @@ func LoadInspector(path string) (*InspectorConfig, error) {
 	if err != nil {
 		return nil, err
 	}
-	for key, path := range map[string]string{"certificate": c.Certificate, "key": c.Key, "client-ca": c.ClientCA} {
-		if err := readable(path); err != nil {
-			c.src.report(key, "%s: cannot read the file: %v", key, err)
+	for _, f := range c.files() {
+		if err := readable(f.path); err != nil {
+			c.src.report(f.key, "%s: cannot read the file: %v", f.key, err)
 		}
 	}
 	return c, c.src.err()
@@ -50,6 +50,13 @@ func ParseInspector(name string, text []byte) (*InspectorConfig, error) {
 	return c, nil
 }
 
+// file is a file that a configuration names, under a key.
+type file struct{ key, path string }
+
+func (c *InspectorConfig) files() []file {
+	return []file{{"certificate", c.Certificate}, {"key", c.Key}, {"client-ca", c.ClientCA}}
+}
+
 func (c *InspectorConfig) validate() {
 	v := &checker{Config: &Config{src: c.src}}
 	if _, port, err := net.SplitHostPort(c.Listen); c.Listen == "" {
@@ -57,8 +64,8 @@ func (c *InspectorConfig) validate() {
 	} else if err != nil || !isPort(port) {
 		v.report("listen", "listen: %q is no address to listen on: write 0.0.0.0:9141", c.Listen)
 	}
-	for _, f := range []struct{ key, value string }{{"certificate", c.Certificate}, {"key", c.Key}, {"client-ca", c.ClientCA}} {
-		if f.value == "" {
+	for _, f := range c.files() {
+		if f.path == "" {
 			v.report(f.key, "%s is missing: name the PEM file", f.key)
 		}
 	}

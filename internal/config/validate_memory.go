@@ -53,7 +53,7 @@ func (v *checker) checkMemory(path string, m *Memory, used memoryPlaces) {
 	case m.needsMachine():
 		v.oneOf(path+".machine", m.Machine, "q35", "pc")
 	case m.Machine != "":
-		v.report(path+".machine", "%s.machine: a %s knows its machine type: leave the line out", path, given[0])
+		v.report(path+".machine", "%s.machine: with %s the machine type is known: leave the line out", path, given[0])
 	}
 }
 
