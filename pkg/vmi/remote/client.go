@@ -150,6 +150,11 @@ func (g *Guest) Findings(ctx context.Context) (list []vmi.Finding, err error) {
 	return list, g.call(ctx, methodFindings, struct{}{}, &list, maxList)
 }
 
+// Modules implements vmi.Guest.
+func (g *Guest) Modules(ctx context.Context) (list []vmi.Module, err error) {
+	return list, g.call(ctx, methodModules, struct{}{}, &list, maxList)
+}
+
 // Sweep implements vmi.Guest.
 func (g *Guest) Sweep(ctx context.Context) error {
 	return g.call(ctx, methodSweep, struct{}{}, new(struct{}), maxOneThing)

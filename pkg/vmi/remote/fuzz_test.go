@@ -21,6 +21,7 @@ func (n *nobody) Owners(context.Context, vmi.Query) (a vmi.Answer, err error) {
 }
 func (n *nobody) Processes(context.Context) ([]vmi.Process, error) { n.asked++; return nil, nil }
 func (n *nobody) Sockets(context.Context) ([]vmi.Socket, error)    { n.asked++; return nil, nil }
+func (n *nobody) Modules(context.Context) ([]vmi.Module, error)    { n.asked++; return nil, nil }
 func (n *nobody) Sweep(context.Context) error                      { n.asked++; return nil }
 func (n *nobody) Findings(context.Context) ([]vmi.Finding, error)  { n.asked++; return nil, nil }
 func (n *nobody) Alive(context.Context, uint32, uint64) (bool, error) {
@@ -65,7 +66,7 @@ func FuzzAnswer(f *testing.F) {
 		if err == nil || len(err.Error()) > maxError {
 			t.Errorf("an error became %v", err)
 		}
-		for _, into := range []any{new(opening), new(vmi.Answer), new([]vmi.Process), new([]vmi.Socket), new([]vmi.Finding), new(bool), new(vmi.Fingerprint)} {
+		for _, into := range []any{new(opening), new(vmi.Answer), new([]vmi.Process), new([]vmi.Socket), new([]vmi.Finding), new([]vmi.Module), new(bool), new(vmi.Fingerprint)} {
 			if decode(bytes.NewReader(body), 64, into) == nil && len(body) > 64 {
 				t.Errorf("%d bytes were taken", len(body))
 			}

@@ -23,6 +23,7 @@ var methods = map[string]method{
 	methodSockets:     {heavy: true, limit: maxList, answer: listing(vmi.Guest.Sockets)},
 	methodFindings:    {heavy: true, limit: maxList, answer: listing(vmi.Guest.Findings)},
 	methodAlive:       {limit: maxOneThing, answer: ofInstance(vmi.Guest.Alive)},
+	methodModules:     {heavy: true, limit: maxList, answer: listing(vmi.Guest.Modules)},
 	methodSweep:       {heavy: true, limit: maxOneThing, answer: listing(sweep)},
 	methodFingerprint: {heavy: true, limit: maxOneThing, answer: ofInstance(vmi.Guest.Fingerprint)},
 }

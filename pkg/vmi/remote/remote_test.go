@@ -57,6 +57,9 @@ func (g *fakeGuest) Sockets(ctx context.Context) ([]vmi.Socket, error) {
 func (g *fakeGuest) Alive(ctx context.Context, pid uint32, start uint64) (bool, error) {
 	return true, g.ask(ctx, "alive %d %d", pid, start)
 }
+func (g *fakeGuest) Modules(ctx context.Context) ([]vmi.Module, error) {
+	return []vmi.Module{{Name: "nf", Views: []string{"list"}}}, g.ask(ctx, "modules")
+}
 func (g *fakeGuest) Sweep(ctx context.Context) error { return g.ask(ctx, "sweep") }
 func (g *fakeGuest) Findings(ctx context.Context) ([]vmi.Finding, error) {
 	return []vmi.Finding{{Kind: vmi.HiddenModule, Severity: vmi.High}}, g.ask(ctx, "findings")
@@ -198,13 +201,16 @@ func TestGuest_CarriesEverything(t *testing.T) {
 	f, err := g.Fingerprint(ctx, 42, 7)
 	wantF, _ := direct.Fingerprint(ctx, 42, 7)
 	check("fingerprint", f, wantF, err)
+	modules, err := g.Modules(ctx)
+	wantModules, _ := direct.Modules(ctx)
+	check("modules", modules, wantModules, err)
 	if err := g.Sweep(ctx); err != nil {
 		t.Error(err)
 	}
 	if _, err := w.client(w.gw1).Open(ctx, "a/b c"); err != nil {
 		t.Errorf("a VM with a slash and a blank in its name: %v", err)
 	}
-	want := []string{fmt.Sprintf("owners %+v", query), "processes", "sockets", "findings", fmt.Sprintf("alive 42 %d", uint64(1<<63+1)), "fingerprint 42 7", "sweep"}
+	want := []string{fmt.Sprintf("owners %+v", query), "processes", "sockets", "findings", fmt.Sprintf("alive 42 %d", uint64(1<<63+1)), "fingerprint 42 7", "modules", "sweep"}
 	check("what was asked", w.guest.asked, want, nil)
 }
 

@@ -85,6 +85,7 @@ const (
 	methodFindings    = "findings"
 	methodFingerprint = "fingerprint"
 	methodSweep       = "sweep"
+	methodModules     = "modules"
 )
 
 // instance names a process.
