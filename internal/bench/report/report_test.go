@@ -35,7 +35,7 @@ func TestRun(t *testing.T) {
 	var text strings.Builder
 	text.WriteString("before\n")
 	for _, mark := range []string{"table", "plots", "others", "conditions"} {
-		text.WriteString("<!-- " + mark + " -->\nold\n<!-- end of " + mark + " -->\nkept\n")
+		text.WriteString("<!-- " + mark + " -->\nof an earlier run\n<!-- end of " + mark + " -->\nkept\n")
 	}
 	if err := os.WriteFile(page, []byte(text.String()), 0o600); err != nil {
 		t.Fatal(err)
@@ -55,7 +55,7 @@ func TestRun(t *testing.T) {
 			t.Errorf("no %q in\n%s", want, written)
 		}
 	}
-	if strings.Contains(string(written), "old") || strings.Count(string(written), "kept") != 4 {
+	if strings.Contains(string(written), "earlier") || strings.Count(string(written), "kept") != 4 {
 		t.Errorf("the rest of the page:\n%s", written)
 	}
 	if svg, err := os.ReadFile(filepath.Join(dir, "rates.svg")); err != nil || !strings.Contains(string(svg), "Rates") {
