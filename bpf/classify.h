@@ -61,6 +61,21 @@ static __always_inline struct decision control_multicast(const struct packet *pk
 	return flood_control(MARK_CONTROL_ROUTER);
 }
 
+/* Control traffic over IP, of a sender who may bear its address. */
+static __always_inline struct decision control(struct packet *pkt, const struct settings *set, void *data,
+					       void *data_end)
+{
+	switch (pkt->kind) {
+	case KIND_ND:
+		return control_nd(pkt, set, data, data_end);
+	case KIND_MULTICAST:
+		return control_multicast(pkt);
+	case KIND_ICMP_ERROR:
+		return related(pkt, set, data, data_end);
+	}
+	return control_dhcp(pkt, set, data, data_end);
+}
+
 /* Everything but the common case: who is it, may he, and what is it? */
 static __always_inline struct decision examine(struct packet *pkt, const struct settings *set, void *data,
 					       void *data_end)
@@ -70,24 +85,15 @@ static __always_inline struct decision examine(struct packet *pkt, const struct 
 	if (bad)
 		return drop(bad);
 	if (pkt->kind == KIND_ARP)
-		return control_arp(pkt, set, data, data_end);
+		return within_control_budget(pkt, control_arp(pkt, set, data, data_end));
 	if (pkt->kind == KIND_OTHER)
 		return drop(REASON_DROP_ETHERTYPE);
 	bad = check_address(pkt);
 	if (bad)
 		return drop(bad);
-	switch (pkt->kind) {
-	case KIND_ND:
-		return control_nd(pkt, set, data, data_end);
-	case KIND_MULTICAST:
-		return control_multicast(pkt);
-	case KIND_DHCP_CLIENT:
-	case KIND_DHCP_SERVER:
-		return control_dhcp(pkt, set, data, data_end);
-	case KIND_ICMP_ERROR:
-		return related(pkt, set, data, data_end);
-	}
-	return undecided(pkt, set);
+	if (pkt->kind == KIND_FLOW)
+		return undecided(pkt, set);
+	return within_control_budget(pkt, control(pkt, set, data, data_end));
 }
 
 static __always_inline struct decision classify_ip(struct packet *pkt, const struct settings *set, void *data,

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
 /*
  * ARP, policed without the daemon: who speaks must be who he says; questions
- * go to the holder alone, claims to one's own address to nobody.
+ * go to the holder alone, claims to one's own address to all.
  */
 #ifndef VMGATE_CONTROL_ARP_H
 #define VMGATE_CONTROL_ARP_H
@@ -28,10 +28,10 @@ static __always_inline struct decision arp_request(struct packet *pkt, const str
 	struct addr_entry *holder = find_address(0, &pkt->dst);
 	__u8 mac[6], with[6];
 
-	if (holder && holder->vm == pkt->vm)
-		return absorb(); /* a probe for, or an announcement of, its own */
 	if (same_address(&pkt->src, &pkt->dst))
-		return absorb();
+		return flood_control(0); /* an announcement of its own, after a failover or migration */
+	if (holder && holder->vm == pkt->vm)
+		return absorb(); /* a probe for its own */
 	if (holder) {
 		__builtin_memcpy(mac, holder->mac, 6);
 		if (answers_for(pkt, mac, with))
@@ -65,7 +65,7 @@ static __always_inline struct decision control_arp(struct packet *pkt, const str
 	if (request)
 		return arp_request(pkt, set, data, data_end);
 	if (is_group_mac(pkt->dst_mac))
-		return absorb();
+		return flood_control(0);
 	return deliver_control(pkt, set);
 }
 

@@ -127,7 +127,9 @@ static __always_inline struct decision neighbour_advert(struct packet *pkt, cons
 		return drop(REASON_DROP_CONTROL);
 	if (!may_use(pkt, &claimed))
 		return drop(REASON_DROP_SPOOF);
-	if (is_group_mac(pkt->dst_mac) || pkt->readdressed)
+	if (is_group_mac(pkt->dst_mac))
+		return flood_control(0);
+	if (pkt->readdressed)
 		return absorb(); /* behind a proxy nobody may learn its MAC */
 	return deliver_control(pkt, set);
 }

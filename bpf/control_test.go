@@ -51,8 +51,8 @@ func testARP(t *testing.T, g *gateway) {
 		"a question to one MAC":                       {frame: arp(macApp1, macRouter, request, macApp1, app1, nil, stranger), want: controlTo(portRouter)},
 		"an answer":                                   {frame: arp(macApp1, macWeb, reply, macApp1, app1, macWeb, web), want: controlTo(portWeb)},
 		"an answer to nobody":                         {frame: arp(macApp1, macNobody, reply, macApp1, app1, macNobody, web), want: unknownDst},
-		"an announcement":                             {frame: arp(macApp1, broadcast, request, macApp1, app1, nil, app1), want: absorbed},
-		"an announcement as answer":                   {frame: arp(macApp1, broadcast, reply, macApp1, app1, macApp1, app1), want: absorbed},
+		"an announcement":                             {frame: arp(macApp1, broadcast, request, macApp1, app1, nil, app1), want: toAll},
+		"an announcement as answer":                   {frame: arp(macApp1, broadcast, reply, macApp1, app1, macApp1, app1), want: toAll},
 		"a probe for its own":                         {frame: arp(macApp1, broadcast, request, macApp1, none4, nil, app1), want: absorbed},
 		"another's address":                           {frame: arp(macApp1, broadcast, request, macApp1, app2, nil, web), want: spoofed},
 		"another's address as answer":                 {frame: arp(macApp1, macWeb, reply, macApp1, gw, macWeb, web), want: spoofed},
@@ -118,7 +118,7 @@ func TestARP_TeachesALearningVMsAddress(t *testing.T) {
 func testARP_TeachesALearningVMsAddress(t *testing.T, g *gateway) {
 	events := g.events()
 	g.vm(idApp1, func(vm *bpf.VmgateVm) { vm.Flags = bpf.VmgateVmFlagVM_LEARN })
-	g.expect(arp(macApp1, broadcast, 1, macApp1, far, nil, far).build(t), absorbed)
+	g.expect(arp(macApp1, broadcast, 1, macApp1, far, nil, far).build(t), toAll)
 	if ev := events(); len(ev) != 1 || ev[0].Type != bpf.VmgateEventTypeEVENT_NEW_ADDRESS || ev[0].Key.Addr[ev[0].From] != far.As16() {
 		t.Errorf("events %+v", ev)
 	}
@@ -202,7 +202,7 @@ func testND(t *testing.T, g *gateway) {
 		"duplicate detection with a MAC":              {frame: nd(macApp1, mac("33:33:ff:00:00:01"), none6, allNodes, 255, ns, ndBody(app16, sourceMAC, macApp1)...), want: lying},
 		"a unicast question":                          {frame: nd(macApp1, macWeb, app16, web6, 255, ns, ndBody(web6, sourceMAC, macApp1)...), want: controlTo(portWeb)},
 		"an answer":                                   {frame: nd(macApp1, macWeb, app16, web6, 255, na, ndBody(app16, targetMAC, macApp1)...), want: controlTo(portWeb)},
-		"an unsolicited answer":                       {frame: nd(macApp1, allNodesMAC, app16, allNodes, 255, na, ndBody(app16, targetMAC, macApp1)...), want: absorbed},
+		"an unsolicited answer":                       {frame: nd(macApp1, allNodesMAC, app16, allNodes, 255, na, ndBody(app16, targetMAC, macApp1)...), want: toAll},
 		"an answer for another's address":             {frame: nd(macApp1, macWeb, app16, web6, 255, na, ndBody(app26, targetMAC, macApp1)...), want: spoofed},
 		"an answer with another's MAC":                {frame: nd(macApp1, macWeb, app16, web6, 255, na, ndBody(app16, targetMAC, macApp2)...), want: lying},
 		"a question with another's MAC":               {frame: nd(macApp1, allNodesMAC, app16, allNodes, 255, ns, ndBody(web6, sourceMAC, macApp2)...), want: lying},

@@ -57,8 +57,8 @@ struct {
 /* Head of a fragmented datagram -> its ports. XDP. Full: the oldest goes, and
  * the rest of its datagram is dropped. */
 DEFINE_MAP(fragments, BPF_MAP_TYPE_LRU_HASH, struct fragment_key, struct fragment, 16384, 0);
-/* VM id * SUB_BUDGETS + hash of the destination -> token bucket. XDP. */
-DEFINE_MAP(budgets, BPF_MAP_TYPE_ARRAY, __u32, struct budget, MAX_VMS * SUB_BUDGETS, 0);
+/* VM id * BUDGETS + hash of the destination, or SUB_BUDGETS -> token bucket. XDP. */
+DEFINE_MAP(budgets, BPF_MAP_TYPE_ARRAY, __u32, struct budget, MAX_VMS * BUDGETS, 0);
 /* VM id -> how many addresses were learned. XDP; the loader clears a VM's slot
  * when it forgets the VM's addresses. */
 DEFINE_MAP(learned, BPF_MAP_TYPE_ARRAY, __u32, struct learned, MAX_VMS, 0);

@@ -59,7 +59,7 @@ func FuzzModel(f *testing.F) {
 // modelGateways loads both programs for each kind of vSwitch.
 func modelGateways(t testing.TB) [][]*gateway {
 	var all [][]*gateway
-	for _, port := range []bpf.VmgatePortConfig{{}, {Answer: 1}, {Proxy: 1}, {Proxy: 1, Answer: 1}} {
+	for _, port := range []bpf.VmgatePortConfig{{}, {Answer: 1}, {Proxy: 1}, {Proxy: 1, Answer: 1, Multicast: 1}} {
 		port.Id, port.Segment, port.Group, port.Mac = portApp, portApp, group, [6]byte(macGateway)
 		var kind []*gateway
 		for _, path := range []datapath{pathXDP, pathTCX} {
@@ -79,6 +79,7 @@ func compareWorld(t *testing.T, seed uint64, kinds [][]*gateway) {
 	kind := pick(r, 0, 0, 1, 2, 3)
 	gateways := kinds[kind]
 	m.mac, m.answer, m.proxy = macAdr(macGateway), kind == 1 || kind == 3, kind >= 2
+	m.multicast = kind == 3
 	fm := newFrameMaker(r, m)
 	before := make([]map[reason]bpf.VmgateCounter, len(gateways))
 	for i, g := range gateways {

@@ -48,13 +48,15 @@ func (m *model) arp(p *parsed) modelOutcome {
 	case !isNone(p.from) && !m.mayUse(p, p.from):
 		return m.drop(p, rSpoof)
 	case op == 2 && isGroup(p.dst):
-		return m.drop(p, rAbsorbed)
+		return m.flood(p, 0)
 	case op == 2:
 		return m.deliverControl(p)
 	}
 	holder := m.lookup(0, p.to)
 	switch {
-	case holder != nil && holder.of == p.vm, p.from == p.to:
+	case p.from == p.to:
+		return m.flood(p, 0)
+	case holder != nil && holder.of == p.vm:
 		return m.drop(p, rAbsorbed)
 	case holder != nil:
 		if with, ok := m.answersFor(p, holder.mac); ok {
@@ -122,7 +124,9 @@ func (m *model) nd(p *parsed) modelOutcome {
 			return m.drop(p, rLie)
 		case !m.mayUse(p, target):
 			return m.drop(p, rSpoof)
-		case isGroup(p.dst) || p.readdressed:
+		case isGroup(p.dst):
+			return m.flood(p, 0)
+		case p.readdressed:
 			return m.drop(p, rAbsorbed)
 		}
 		return m.deliverControl(p)

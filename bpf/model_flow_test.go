@@ -9,24 +9,25 @@ import (
 // model is the state of a gateway as the model knows it: what the daemon has
 // written, and what frames have left behind. Times are ages in seconds.
 type model struct {
-	port     uint32 // also the segment's number
-	mac      macAdr // of its device
-	proxy    bool
-	answer   bool
-	settings bpf.VmgateSettings
-	silent   bool // the daemon
-	live     map[uint32]bool
-	flags    map[uint32]bpf.VmgatePortFlag
-	vms      map[uint32]bpf.VmgateVm
-	macs     map[bpf.VmgateMacKey]bpf.VmgateMacEntry
-	addrs    []modelPrefix
-	rules    map[uint32]bpf.VmgateVerdict
-	owners   map[uint32]bpf.VmgateVerdict
-	verdicts map[bpf.VmgateVerdictKey]bpf.VmgateVerdictEntry
-	flows    map[bpf.VmgateFlowKey]*modelFlow
-	pending  map[bpf.VmgateFlowKey]uint32 // packets punted
-	heads    map[modelPieceKey]modelHead
-	learned  map[uint32]*[2]int // IPv4, IPv6
+	port      uint32 // also the segment's number
+	mac       macAdr // of its device
+	proxy     bool
+	answer    bool
+	multicast bool
+	settings  bpf.VmgateSettings
+	silent    bool // the daemon
+	live      map[uint32]bool
+	flags     map[uint32]bpf.VmgatePortFlag
+	vms       map[uint32]bpf.VmgateVm
+	macs      map[bpf.VmgateMacKey]bpf.VmgateMacEntry
+	addrs     []modelPrefix
+	rules     map[uint32]bpf.VmgateVerdict
+	owners    map[uint32]bpf.VmgateVerdict
+	verdicts  map[bpf.VmgateVerdictKey]bpf.VmgateVerdictEntry
+	flows     map[bpf.VmgateFlowKey]*modelFlow
+	pending   map[bpf.VmgateFlowKey]uint32 // packets punted
+	heads     map[modelPieceKey]modelHead
+	learned   map[uint32]*[2]int // IPv4, IPv6
 }
 
 type modelPrefix struct {
@@ -281,6 +282,10 @@ func (m *model) portStopped(vm uint32, port uint16, proto uint8) bool {
 
 func (m *model) undecided(p *parsed) modelOutcome {
 	if isGroup(p.dst) || isGroupAddr(p.to) {
+		watched := p.inspected && m.settings.Mode != bpf.VmgateModeMODE_MONITOR
+		if m.multicast && isGroup(p.dst) && isGroupAddr(p.to) && !watched {
+			return m.flood(p, 0)
+		}
 		return m.drop(p, rMulticast)
 	}
 	out, bad := m.destination(p)

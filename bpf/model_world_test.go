@@ -153,6 +153,9 @@ func (m *model) someFlow(r *rand.Rand) {
 	m.flows[key] = f
 }
 
+// budgetsOfAVM is BUDGETS of packet.h; the last one is that of control traffic.
+const budgetsOfAVM = 17
+
 // someAge is far from every idle time, and no greater than the machine's.
 func someAge(r *rand.Rand) uint64 {
 	age := pick[uint64](r, 0, 0, 0, 10, 50, 500)
@@ -188,6 +191,7 @@ func (g *gateway) load(m *model) {
 	for id, vm := range m.vms {
 		g.put("vms", id, vm)
 		g.put("learned", id, bpf.VmgateLearned{})
+		g.put("budgets", id*budgetsOfAVM+budgetsOfAVM-1, bpf.VmgateBudget{})
 	}
 	for id, v := range m.owners {
 		g.put("owners", id, bpf.VmgateOwner{Verdict: v})

@@ -115,6 +115,7 @@ struct fragment {
 };
 
 #define SUB_BUDGETS 16
+#define BUDGETS (SUB_BUDGETS + 1) /* the last one is for what needs no decision */
 
 /* A token bucket as one number, so that one compare-and-swap takes a token:
  * the time at which the bucket will be full again. */

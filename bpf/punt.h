@@ -8,6 +8,7 @@
 #ifndef VMGATE_PUNT_H
 #define VMGATE_PUNT_H
 
+#include "budget.h"
 #include "common.h"
 #include "destination.h"
 #include "events.h"
@@ -54,23 +55,15 @@ static __always_inline __u32 sub_budget(const struct packet *pkt)
 
 _Static_assert(SUB_BUDGETS == 1 << (32 - 28), "sub_budget");
 
-/* Takes a token from the sender's bucket, which holds one second's worth. */
+/* Takes a token of an undecided flow. */
 static __always_inline bool within_budget(const struct packet *pkt)
 {
-	__u32 vm_id = pkt->vm, index = vm_id * SUB_BUDGETS + sub_budget(pkt);
+	__u32 vm_id = pkt->vm;
 	struct vm *vm = bpf_map_lookup_elem(&vms, &vm_id);
-	struct budget *budget = bpf_map_lookup_elem(&budgets, &index);
-	__u64 now = pkt->now, token, before, from;
 
-	if (!vm || !budget)
+	if (!vm)
 		return false;
-	token = NSEC_PER_SEC / (vm->budget ? vm->budget : DEFAULT_BUDGET);
-	before = budget->full_at;
-	from = before > now ? before : now;
-	if (from + token > now + NSEC_PER_SEC)
-		return false;
-	/* Losing the race to another CPU costs the sender one retry. */
-	return __sync_val_compare_and_swap(&budget->full_at, before, from + token) == before;
+	return take_token(pkt, sub_budget(pkt), vm->budget ? vm->budget : DEFAULT_BUDGET);
 }
 
 /* Makes the entry that the daemon finds the flow by. Returns 0 or the reason
@@ -144,6 +137,19 @@ static __always_inline struct decision pass_open(struct packet *pkt, const struc
 	return deliver_frame(pkt, set, out_port, REASON_OPEN);
 }
 
+/* Nobody decides on what goes to many: it is dropped, or flooded where the segment
+ * says so, but never past an inspection. */
+static __always_inline struct decision multicast(const struct packet *pkt, const struct settings *set)
+{
+	if (!port.multicast || !is_group_mac(pkt->dst_mac) || !is_group_address(&pkt->dst))
+		return drop(REASON_DROP_MULTICAST);
+	if (pkt->inspected && set->mode != MODE_MONITOR)
+		return drop(REASON_DROP_MULTICAST);
+	if (!take_token(pkt, SUB_BUDGETS, MULTICAST_BUDGET))
+		return drop(REASON_DROP_BUDGET);
+	return flood_control(0);
+}
+
 /* A packet of no decided flow, whose source has been checked. */
 static __always_inline struct decision undecided(struct packet *pkt, const struct settings *set)
 {
@@ -151,7 +157,7 @@ static __always_inline struct decision undecided(struct packet *pkt, const struc
 	int bad;
 
 	if (is_group_mac(pkt->dst_mac) || is_group_address(&pkt->dst))
-		return drop(REASON_DROP_MULTICAST);
+		return multicast(pkt, set);
 	bad = check_destination(pkt, set, &out_port);
 	if (bad)
 		return drop(bad);

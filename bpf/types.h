@@ -89,6 +89,8 @@ struct port_config {
 	__u8 mac[6];    /* the device's own; of a proxy */
 	__u8 proxy;     /* 1: the VMs of this port reach each other by the device's MAC */
 	__u8 answer;    /* 1: the gateway answers ARP and neighbour solicitations itself */
+	__u8 multicast; /* 1: what goes to all or to a group of known stations is flooded */
+	__u8 pad[3];
 };
 
 /* Port flags, mutable: the ports map. */

@@ -304,14 +304,16 @@ type VmgatePort struct {
 }
 
 type VmgatePortConfig struct {
-	_       structs.HostLayout
-	Id      uint32
-	Kind    uint32
-	Segment uint32
-	Group   uint32
-	Mac     [6]uint8
-	Proxy   uint8
-	Answer  uint8
+	_         structs.HostLayout
+	Id        uint32
+	Kind      uint32
+	Segment   uint32
+	Group     uint32
+	Mac       [6]uint8
+	Proxy     uint8
+	Answer    uint8
+	Multicast uint8
+	Pad       [3]uint8
 }
 
 type VmgatePortFlag uint32

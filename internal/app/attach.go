@@ -34,7 +34,7 @@ func (s *state) ports() []loader.Port {
 	for _, seg := range s.inv.segments {
 		ports = append(ports, loader.Port{
 			ID: seg.number, Device: seg.VNIC, Kind: loader.PortVNIC, Segment: seg.number, Group: seg.group,
-			HasRouter: s.inv.hasRouter(seg), Reflect: seg.Reflect || seg.Proxy, Proxy: seg.Proxy, Answer: seg.Answer, Tagged: s.inv.hasVLANs(seg), Bridge: bridgeOf(seg.group),
+			HasRouter: s.inv.hasRouter(seg), Reflect: seg.Reflect || seg.Proxy, Proxy: seg.Proxy, Answer: seg.Answer, Multicast: seg.Multicast == "flood", Tagged: s.inv.hasVLANs(seg), Bridge: bridgeOf(seg.group),
 			Datapath: loader.Datapath(seg.Datapath),
 		})
 	}

@@ -62,6 +62,7 @@ func (a *App) install(cfg *config.Config) error {
 		a.rules.retire(),
 		a.dp.Heartbeat(),
 		pruneInventory(a.dp, want),
+		a.endFlowsOfMoved(old, next.inv),
 		a.effects.rejudge(),
 		a.attach(next),
 	)

@@ -37,15 +37,16 @@ type Gateway struct {
 
 // Segment is one protected vSwitch, in which the gateway has exactly one vNIC.
 type Segment struct {
-	Name    string         `yaml:"name" schema:"required"`
-	VNIC    string         `yaml:"vnic" schema:"required"`
-	Mode    string         `yaml:"mode" enum:"bridged"`      // bridged (default); routed is not supported yet and refused
-	Kind    string         `yaml:"kind" enum:"internal,wan"` // internal (default) or wan
-	Group   string         `yaml:"group"`                    // segments of one group share layer 2; default "default"
-	Subnets []netip.Prefix `yaml:"subnets"`
-	Reflect bool           `yaml:"reflect"`           // VMs behind this vSwitch reach each other through the gateway
-	Proxy   bool           `yaml:"proxy"`             // the same, by the gateway's own MAC: for a vSwitch that isolates its ports
-	Answer  bool           `yaml:"answer-neighbours"` // ARP and neighbour solicitations for known addresses are answered by the gateway
+	Name      string         `yaml:"name" schema:"required"`
+	VNIC      string         `yaml:"vnic" schema:"required"`
+	Mode      string         `yaml:"mode" enum:"bridged"`      // bridged (default); routed is not supported yet and refused
+	Kind      string         `yaml:"kind" enum:"internal,wan"` // internal (default) or wan
+	Group     string         `yaml:"group"`                    // segments of one group share layer 2; default "default"
+	Subnets   []netip.Prefix `yaml:"subnets"`
+	Reflect   bool           `yaml:"reflect"`                     // VMs behind this vSwitch reach each other through the gateway
+	Proxy     bool           `yaml:"proxy"`                       // the same, by the gateway's own MAC: for a vSwitch that isolates its ports
+	Answer    bool           `yaml:"answer-neighbours"`           // ARP and neighbour solicitations for known addresses are answered by the gateway
+	Multicast string         `yaml:"multicast" enum:"drop,flood"` // of the segment's stations, but for control traffic: drop (default) or flood
 	// Datapath is the hook that decides: auto (default; xdp where driver and offloads
 	// allow it, else tcx), xdp, tcx, or xdp-generic, which is slow and for tests.
 	Datapath string `yaml:"datapath" enum:"auto,xdp,tcx,xdp-generic"`

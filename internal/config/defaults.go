@@ -34,6 +34,7 @@ func (c *Config) fill() {
 		s := &c.Segments[i]
 		setDefault(&s.Mode, "bridged")
 		setDefault(&s.Datapath, "auto")
+		setDefault(&s.Multicast, "drop")
 		setDefault(&s.Kind, "internal")
 		setDefault(&s.Group, "default")
 	}

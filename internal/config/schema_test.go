@@ -62,7 +62,7 @@ func TestSchema_RefusesWhatItCan(t *testing.T) {
 // TestSchema_ListsTheValuesThatParseKnows: each value of each enum is accepted.
 func TestSchema_ListsTheValuesThatParseKnows(t *testing.T) {
 	frame := `
-segments: [{name: s, vnic: v, mode: bridged, kind: internal, datapath: auto}]
+segments: [{name: s, vnic: v, mode: bridged, kind: internal, datapath: auto, multicast: drop}]
 vms: [{id: a, segment: s, macs: ["52:54:00:00:00:01"], addresses: {learn: true}, memory: {file: /m, machine: q35}}]
 policy: {default: deny, rules: [{name: r, action: allow}]}
 `
@@ -79,6 +79,7 @@ policy: {default: deny, rules: [{name: r, action: allow}]}
 		{"ids.convict", "ids: {convict: [%]}"},
 		{"segments.mode", strings.Replace(frame, "mode: bridged", "mode: %", 1)},
 		{"segments.kind", strings.Replace(frame, "kind: internal", "kind: %", 1)},
+		{"segments.multicast", strings.Replace(frame, "multicast: drop", "multicast: %", 1)},
 		{"segments.datapath", strings.Replace(frame, "datapath: auto", "datapath: %", 1)},
 		{"vms.memory.machine", strings.Replace(frame, "machine: q35", "machine: %", 1)},
 		{"policy.default", strings.Replace(frame, "default: deny", "default: %", 1)},

@@ -40,6 +40,7 @@ func (v *checker) checkSegments() {
 		if s.Reflect && s.Proxy {
 			v.report(path+".proxy", "%s.proxy: it does what reflect does, for another kind of vSwitch: choose one of the two", path)
 		}
+		v.oneOf(path+".multicast", s.Multicast, "drop", "flood")
 		v.oneOf(path+".datapath", s.Datapath, "auto", "xdp", "tcx", "xdp-generic")
 		v.checkName(path+".group", s.Group, maxName)
 		v.checkSubnets(path, s)

@@ -108,6 +108,7 @@ func (d *Dataplane) loadPrograms(p Port, path Datapath, dev netlink.Link) (*ebpf
 	port := wirePortConfig{
 		Id: p.ID, Kind: uint32(p.Kind), Segment: p.Segment, Group: p.Group,
 		Mac: macOf(dev), Proxy: flag(p.Proxy, uint8(1)), Answer: flag(p.Answer, uint8(1)),
+		Multicast: flag(p.Multicast, uint8(1)),
 	}
 	if err := spec.Variables["port"].Set(port); err != nil {
 		return nil, fmt.Errorf("cannot specialise the programs of %s: %w", p.Device, err)

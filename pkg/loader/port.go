@@ -28,6 +28,7 @@ type Port struct {
 	Reflect   bool   // frames may leave by the port they came by
 	Tagged    bool   // the segment has VLANs
 	Proxy     bool   // its VMs reach each other by the device's MAC; wants Reflect
+	Multicast bool   // what goes to all or to a group is flooded
 	Answer    bool   // ARP and neighbour solicitations are answered here
 	Bridge    string // bridge that the device is enslaved to, "" for none; see EnsureBridge
 
