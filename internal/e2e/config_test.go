@@ -18,6 +18,7 @@ type setup struct {
 	Rules       []rule            // of the policy; default: standardRules
 	Default     string            // of the policy; default deny
 	IDS         string            // rules of the engine; "" for no engine
+	External    string            // the whole section ids, of an engine that the test runs
 	Engine      string            // default suricata
 	Binary      string            // of the engine; default: found on PATH
 	Instances   int               // of the engine; default 1
@@ -78,6 +79,9 @@ policy:
     - {name: ping, protocol: icmp, action: allow}
 {{- with .Suspect}}
 lists: {suspect: [{name: {{.}}}]}
+{{- end}}
+{{- with .External}}
+ids: {{.}}
 {{- end}}
 {{- with .IDS}}
 ids:
