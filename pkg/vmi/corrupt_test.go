@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"math/rand/v2"
+	"net/netip"
 	"os"
 	"sync"
 	"testing"
@@ -124,9 +125,11 @@ func FuzzOpen_CorruptedGuest(f *testing.F) {
 		_, _ = g.Processes(ctx)
 		_, _ = g.Sockets(ctx)
 		_, _ = g.Findings(ctx)
+		_, _ = g.Modules(ctx)
 		for _, port := range []string{"80", "82", "90", "4242"} {
-			for _, proto := range []uint8{1, 6, 17} {
+			for _, proto := range []uint8{1, 6, 17, 132} {
 				_, _ = g.Owners(ctx, vmi.Query{Proto: proto, Local: local(t, port)})
+				_, _ = g.Owners(ctx, vmi.Query{Proto: proto, Local: local(t, port), Remote: netip.MustParseAddrPort("192.0.2.1:4")})
 			}
 		}
 		_, _ = g.Alive(ctx, 1, 1)

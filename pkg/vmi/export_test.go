@@ -18,6 +18,24 @@ func SymbolAt(g Guest, name string) (phys, va uint64, err error) {
 	return k.imagePhys(va), va, nil
 }
 
+// TracerAt is where ftrace's first handler is kept.
+func TracerAt(g Guest) (uint64, error) {
+	k := g.(*linuxGuest).k
+	ops, err := k.u64(k.sym["ftrace_ops_list"])
+	return ops + uint64(k.TraceFunc.off), err
+}
+
+// FileAt is where an entry of /proc/net keeps its table.
+func FileAt(ctx context.Context, g Guest, name string) (uint64, error) {
+	k := g.(*linuxGuest).during(ctx).k
+	net, err := k.member(k.sym["init_net"], k.NetProc)
+	if err != nil {
+		return 0, err
+	}
+	entries, err := k.procEntries(net)
+	return entries[name] + uint64(k.ProcSeq.off), err
+}
+
 // ModuleAt is where a module's list node is, that of its object in sysfs, and
 // the pointer that leads to the tree of all.
 func ModuleAt(g Guest, name string) (list, sysfs, tree uint64, err error) {

@@ -207,6 +207,42 @@ func TestGuest_FindingsTracing(t *testing.T) {
 	f.run(t, "mkdir -p /tmp/tr && { mount -t tracefs t /tmp/tr || true; }; cd /tmp/tr && echo tcp4_seq_show >set_ftrace_filter && echo function >current_tracer")
 	defer f.run(t, "cd /tmp/tr && echo nop >current_tracer && echo >set_ftrace_filter")
 	one(t, findings(t, f.os), vmi.HookedFunction, vmi.Low, "function tcp4_seq_show", "tracing")
+	// But not when it calls code that nobody answers for.
+	i := infect(t)
+	at, err := vmi.TracerAt(i.os)
+	if err != nil {
+		t.Fatal(err)
+	}
+	i.write(t, at, word(0xfffffffffe000000))
+	found := i.findings(t)
+	if len(found) != 2 {
+		t.Fatalf("findings %+v", found)
+	}
+	one(t, found[:1], vmi.HookedFunction, vmi.High, "functions traced by ftrace", "ftrace calls 0xfffffffffe000000", "in no listed module")
+}
+
+func TestGuest_FindingsProbe(t *testing.T) {
+	f := guest(t)
+	out := f.run(t, "mkdir -p /tmp/tr && { mount -t tracefs t /tmp/tr || true; }; cd /tmp/tr && [ -e kprobe_events ] && echo 'p:ours tcp4_seq_show' >kprobe_events && echo 1 >events/kprobes/ours/enable && echo set || true")
+	if !strings.Contains(out, "set") {
+		t.Skip("the guest's kernel has no kprobe events")
+	}
+	defer f.run(t, "cd /tmp/tr && echo 0 >events/kprobes/ours/enable; echo >kprobe_events")
+	one(t, findings(t, f.os), vmi.HookedFunction, vmi.Low, "function tcp4_seq_show", "a kprobe, which calls", "in the kernel's text")
+}
+
+func TestGuest_FindingsProcFile(t *testing.T) {
+	i := infect(t)
+	for _, name := range []string{"tcp", "udp6", "packet"} {
+		at, err := vmi.FileAt(t.Context(), i.os, name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		was := i.pointer(t, at)
+		i.write(t, at, word(was+32))
+		one(t, i.findings(t), vmi.HookedTable, vmi.High, "file /proc/net/"+name, "_seq_ops at")
+		i.write(t, at, word(was))
+	}
 }
 
 // Processes, connections and modules come and go all the time; none of it is a
@@ -276,6 +312,15 @@ func TestGuest_FindingsHooks(t *testing.T) {
 		}
 		i.write(t, va+8*217, word(away))
 		one(t, i.findings(t), vmi.HookedTable, vmi.High, "system call getdents64", "outside the kernel's text")
+	})
+	t.Run("system call that no listing needs", func(t *testing.T) {
+		i := infect(t)
+		_, va, err := vmi.SymbolAt(i.os, "sys_call_table")
+		if err != nil {
+			t.Fatal(err)
+		}
+		i.write(t, va+8*440, word(away))
+		one(t, i.findings(t), vmi.HookedTable, vmi.High, "system call 440", "outside the kernel's text")
 	})
 	t.Run("function table", func(t *testing.T) {
 		i := infect(t)

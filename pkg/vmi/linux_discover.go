@@ -16,6 +16,8 @@ var wantedSymbols = map[string]bool{
 	"udp_table": false, "init_net": false, "raw_v4_hashinfo": false, "raw_v6_hashinfo": false,
 	"ping_table": false, "subflow_ulp_ops": false, "tasklist_lock": false,
 	"unix_socket_table": false, "runqueues": false, "__per_cpu_offset": false, "nr_cpu_ids": false,
+	"bpf_kallsyms": false, "ftrace_ops_list": false, "ftrace_list_end": false, "kprobe_table": false,
+	"pre_handler_kretprobe": false, "proc_root": false,
 	"task_struct_cachep": false, "nr_node_ids": false, "page_offset_base": false, "vmemmap_base": false,
 	"modules": false, "mod_tree": false, "module_kset": false, "_etext": false, "sys_call_table": false,
 }
@@ -136,6 +138,9 @@ func symbolNames() map[string]bool {
 	}
 	for _, p := range listingPointers {
 		names[p.table] = true
+	}
+	for _, f := range listingFiles {
+		names[f.table] = true
 	}
 	return names
 }

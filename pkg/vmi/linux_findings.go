@@ -21,6 +21,8 @@ func (g *linuxGuest) Findings(ctx context.Context) ([]Finding, error) {
 		{"the tables of sockets", g.tableFindings},
 		{"the modules", g.moduleFindings},
 		{"the kernel's functions", g.hookFindings},
+		{"what traces them", g.handlerFindings},
+		{"the files of /proc", g.fileFindings},
 	} {
 		found, err := retry(ctx, g.k, func() ([]Finding, error) { return look.by(ctx) })
 		if err != nil {

@@ -33,10 +33,13 @@ var listingPointers = []struct {
 	{"modules_op", func(l *linuxLayout) field { return l.SeqShow }, "show"},
 }
 
-// listingCalls are the system calls by which listings are made
+// systemCalls is how many system calls the oldest kernel has that we read, 5.10.
+const systemCalls = 441
+
+// listingCalls names the system calls by which listings are made
 // (arch/x86/entry/syscalls/syscall_64.tbl).
-var listingCalls = map[string]uint64{
-	"read": 0, "recvfrom": 45, "recvmsg": 47, "kill": 62, "getdents": 78, "getdents64": 217, "openat": 257,
+var listingCalls = map[uint64]string{
+	0: "read", 45: "recvfrom", 47: "recvmsg", 62: "kill", 78: "getdents", 217: "getdents64", 257: "openat",
 }
 
 // hookFindings looks at the entries of the listing functions and at the tables
@@ -50,6 +53,7 @@ func (g *linuxGuest) hookFindings(context.Context) ([]Finding, error) {
 	if err != nil {
 		modules = nil // only names the place where a hook leads
 	}
+	traced := k.tracing(modules)
 	var out []Finding
 	for _, name := range listingFunctions {
 		va, ok := k.sym[name]
@@ -60,21 +64,25 @@ func (g *linuxGuest) hookFindings(context.Context) ([]Finding, error) {
 		if err := k.read(code[:], va); err != nil {
 			return nil, err
 		}
-		if how := k.entry(va, code[:], modules); how != "" {
+		if how := k.entry(va, code[:], traced); how != "" {
 			out = append(out, Finding{Kind: HookedFunction, Severity: Low, Subject: "function " + name, Evidence: how})
 		}
 	}
 	for _, p := range listingPointers {
 		f := p.field(k.linuxLayout)
 		if at, ok := k.sym[p.table]; ok && f.size != 0 {
-			if out, err = k.pointer(out, p.table+"."+p.name, at+uint64(f.off), modules); err != nil {
+			if out, err = k.pointer(out, p.table+"."+p.name, at+uint64(f.off), traced); err != nil {
 				return nil, err
 			}
 		}
 	}
 	if table, ok := k.sym["sys_call_table"]; ok {
-		for name, number := range listingCalls {
-			if out, err = k.pointer(out, "system call "+name, table+8*number, modules); err != nil {
+		for number := range uint64(systemCalls) {
+			name, ok := listingCalls[number]
+			if !ok {
+				name = fmt.Sprint(number)
+			}
+			if out, err = k.pointer(out, "system call "+name, table+8*number, traced); err != nil {
 				return nil, err
 			}
 		}
@@ -85,7 +93,7 @@ func (g *linuxGuest) hookFindings(context.Context) ([]Finding, error) {
 func (k *linuxKernel) inText(va uint64) bool { return va >= k.sym["_stext"] && va < k.sym["_etext"] }
 
 // pointer adds a finding if the function pointer at va leads out of the kernel.
-func (k *linuxKernel) pointer(out []Finding, subject string, va uint64, modules map[uint64]module) ([]Finding, error) {
+func (k *linuxKernel) pointer(out []Finding, subject string, va uint64, traced tracing) ([]Finding, error) {
 	to, err := k.u64(va)
 	if err != nil {
 		return nil, err
@@ -93,18 +101,8 @@ func (k *linuxKernel) pointer(out []Finding, subject string, va uint64, modules 
 	if k.inText(to) {
 		return out, nil
 	}
-	how := fmt.Sprintf("it leads to %#x, outside the kernel's text, %s", to, whose(to, modules))
+	how := fmt.Sprintf("it leads to %#x, outside the kernel's text, %s", to, traced.whose(to))
 	return append(out, Finding{Kind: HookedTable, Severity: High, Subject: subject, Evidence: how}), nil
-}
-
-// whose names the module that an address is in.
-func whose(va uint64, modules map[uint64]module) string {
-	for _, m := range modules {
-		if m.size != 0 && va-m.base < m.size {
-			return "in module " + m.name
-		}
-	}
-	return "in no listed module"
 }
 
 // endbr64 begins functions that may be called through pointers, on newer kernels.
@@ -113,7 +111,8 @@ var endbr64 = []byte{0xf3, 0x0f, 0x1e, 0xfa}
 // entry says what is unusual about the first instruction of the function at va,
 // "" if nothing is. Compilers put a call there for tracing, which the kernel
 // turns into a no-operation while nobody traces.
-func (k *linuxKernel) entry(va uint64, code []byte, modules map[uint64]module) string {
+func (k *linuxKernel) entry(va uint64, code []byte, traced tracing) string {
+	start := va
 	if rest, ok := bytes.CutPrefix(code, endbr64); ok {
 		code, va = rest, va+uint64(len(endbr64))
 	}
@@ -137,15 +136,15 @@ func (k *linuxKernel) entry(va uint64, code []byte, modules map[uint64]module) s
 	case code[0] == 0x68 && code[5] == 0xc3: // push imm32, ret
 		to = uint64(int64(int32(le.Uint32(code[1:]))))
 	case code[0] == 0xcc:
-		return "it begins with a breakpoint, as a probe sets"
+		return "it begins with a breakpoint, as a probe sets" + traced.probed(k, start)
 	default:
 		return ""
 	}
 	if k.inText(to) {
 		if verb == "calls" {
-			return fmt.Sprintf("it begins with a call within the kernel's text, to %#x, as tracing makes it", to)
+			return fmt.Sprintf("it begins with a call within the kernel's text, to %#x, as tracing makes it%s", to, traced.probed(k, start))
 		}
 		return ""
 	}
-	return fmt.Sprintf("it %s %#x where it begins, outside the kernel's text, %s; tracing and probes look alike", verb, to, whose(to, modules))
+	return fmt.Sprintf("it %s %#x where it begins, outside the kernel's text, %s; tracing and probes look alike%s", verb, to, traced.whose(to), traced.probed(k, start))
 }

@@ -160,6 +160,25 @@ type linuxLayout struct {
 	SockLock       field `btf:"sock.sk_lock.slock?"`
 	DentryHashed   field `btf:"dentry.d_hash.pprev?"`
 
+	BPFNode       field `btf:"bpf_ksym.lnode?"`
+	BPFStart      field `btf:"bpf_ksym.start?"`
+	BPFEnd        field `btf:"bpf_ksym.end?"`
+	BPFName       field `btf:"bpf_ksym.name?"`
+	TraceFunc     field `btf:"ftrace_ops.func?"`
+	TraceNext     field `btf:"ftrace_ops.next?"`
+	TraceCode     field `btf:"ftrace_ops.trampoline?"`
+	TraceCodeSize field `btf:"ftrace_ops.trampoline_size?"`
+	ProbeAddr     field `btf:"kprobe.addr?"`
+	ProbePre      field `btf:"kprobe.pre_handler?"`
+	ProbePost     field `btf:"kprobe.post_handler?"`
+	ReturnHandler field `btf:"kretprobe.handler?"`
+	NetProc       field `btf:"net.proc_net?"`
+	ProcSubdir    field `btf:"proc_dir_entry.subdir?"`
+	ProcNode      field `btf:"proc_dir_entry.subdir_node?"`
+	ProcName      field `btf:"proc_dir_entry.name?"`
+	ProcSeq       field `btf:"proc_dir_entry.seq_ops?"`
+	ProcOps       field `btf:"proc_dir_entry.proc_ops?"`
+
 	TaskRings     field `btf:"task_struct.io_uring?"`
 	RingsHead     field `btf:"io_uring_task.xa.xa_head?"`
 	RingsNode     field `btf:"io_tctx_node.ctx?"`
