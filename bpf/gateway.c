@@ -9,6 +9,7 @@
 #include "classify.h"
 #include "egress.h"
 #include "ids.h"
+#include "quick.h"
 #include "skb.h"
 #include "xdp.h"
 
@@ -39,10 +40,17 @@ SEC("xdp")
 int vmgate_ingress(struct xdp_md *ctx)
 {
 	void *data = (void *)(long)ctx->data, *data_end = (void *)(long)ctx->data_end;
-	struct packet *pkt = new_packet(data_end - data);
 	struct settings *set = get_settings();
+	struct packet *pkt;
+	int action;
 
-	if (!pkt || !set)
+	if (!set)
+		return XDP_DROP;
+	action = quick(data, data_end, set);
+	if (action != NOT_QUICK)
+		return action;
+	pkt = new_packet(data_end - data);
+	if (!pkt)
 		return XDP_DROP;
 	pkt->decision = classify(pkt, set, data, data_end, 0);
 	return carry_out_xdp(ctx, pkt, set);

@@ -2,20 +2,19 @@ package bench_test
 
 import (
 	"crypto/rand"
-	"fmt"
-	"net/netip"
-	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/vmgate/vmgate/internal/bench/result"
+	"github.com/vmgate/vmgate/internal/lab"
 	"github.com/vmgate/vmgate/pkg/loader"
 	"github.com/vmgate/vmgate/pkg/verdict"
 )
 
 const (
-	perRun    = 1 << 20
+	perRun    = 1 << 22
 	arrivesAt = 0.99 // of the frames; where fewer arrive the rate would be of something else
 )
 
@@ -97,7 +96,17 @@ func (w *wire) vmgateDrop() float64 { return w.withGateway(verdict.Drop) }
 // dropped by the verdict on the process that owns them.
 func (w *wire) withGateway(owner verdict.Verdict) (rate float64) {
 	w.b.Helper()
-	pins := fmt.Sprintf("/sys/fs/bpf/vb%d-%s", os.Getpid(), strings.ToLower(rand.Text()[:6]))
+	w.attached(func(dp *loader.Dataplane) {
+		fill(w.b, dp, owner, wireFlows)
+		rate = w.measure("vmgate", owner == verdict.Forward)
+	})
+	return rate
+}
+
+// attached calls f in the gateway's namespace, with vmgate on both of its devices.
+func (w *wire) attached(f func(*loader.Dataplane)) {
+	w.b.Helper()
+	pins := filepath.Join("/sys/fs/bpf", lab.Prefix()+strings.ToLower(rand.Text()[:6]))
 	must(w.b, w.gateway.Do(func() error {
 		dp, err := loader.Open(loader.Options{Pins: pins})
 		if err != nil {
@@ -118,31 +127,29 @@ func (w *wire) withGateway(owner verdict.Verdict) (rate float64) {
 				return s.Err
 			}
 		}
-		fill(w.b, dp, owner)
-		rate = w.measure("vmgate", owner == verdict.Forward)
+		f(dp)
 		return nil
 	}))
-	return rate
 }
 
-// fill decides all flows of the wire.
-func fill(b *testing.B, dp *loader.Dataplane, owner verdict.Verdict) {
+// fill decides the wire's first flows.
+func fill(b *testing.B, dp *loader.Dataplane, owner verdict.Verdict, flows int) {
 	b.Helper()
 	forward := uint32(verdict.Forward)
 	must(b, dp.SetSettings(loader.Settings{
 		HeartbeatTimeout: time.Hour, PendingTimeout: time.Second, TCPEstablished: time.Hour, TCPTransient: time.Hour,
-		UDPIdle: time.Hour, OtherIdle: time.Hour, HeldPerFlow: 4,
+		UDPIdle: time.Hour, OtherIdle: time.Hour, HeldPerFlow: 4, EventSample: 20,
 	}))
 	must(b, dp.SetVM(1, loader.VMEntry{Verdict: forward, Name: "sender"}))
 	must(b, dp.SetVM(2, loader.VMEntry{Verdict: forward, Name: "receiver"}))
 	must(b, dp.SetRule(1, loader.Rule{Verdict: forward, Name: "allow"}))
 	must(b, dp.SetOwner(1, loader.Owner{Verdict: uint32(owner), VM: 1, PID: 1, Comm: "sender"}))
 	must(b, dp.SetOwner(2, loader.Owner{Verdict: forward, VM: 2, PID: 1, Comm: "receiver"}))
-	for port := range uint16(wireFlows) {
-		key, from := loader.NewFlowKey(17, netip.AddrPortFrom(senderAddr, firstPort+port), receiver, 0, 0, 0)
-		flow := loader.Flow{Created: loader.Now(), Verdict: forward, Rule: 1, Initiator: from}
-		flow.Dir[from] = loader.FlowDir{SrcMAC: loader.MAC(senderMAC), DstMAC: loader.MAC(receiverMAC), InPort: 1, OutPort: 2, VM: 1, Owner: 1}
-		flow.Dir[1-from] = loader.FlowDir{SrcMAC: loader.MAC(receiverMAC), DstMAC: loader.MAC(senderMAC), InPort: 2, OutPort: 1, VM: 2, Owner: 2}
-		must(b, dp.PutFlow(key, flow))
+	for n := range flows {
+		key, from := loader.NewFlowKey(17, flow(n), receiver, 0, 0, 0)
+		f := loader.Flow{Created: loader.Now(), Verdict: forward, Rule: 1, Initiator: from}
+		f.Dir[from] = loader.FlowDir{SrcMAC: loader.MAC(senderMAC), DstMAC: loader.MAC(receiverMAC), InPort: 1, OutPort: 2, VM: 1, Owner: 1}
+		f.Dir[1-from] = loader.FlowDir{SrcMAC: loader.MAC(receiverMAC), DstMAC: loader.MAC(senderMAC), InPort: 2, OutPort: 1, VM: 2, Owner: 2}
+		must(b, dp.PutFlow(key, f))
 	}
 }

@@ -29,6 +29,10 @@ type wire struct {
 const (
 	wireFlows  = 1024
 	firstPort  = 10000
+
+	portBits     = 10 // of a flow's number are its port, the rest its address
+	portsPerHost = 1 << portBits
+
 	inDevice   = "gw-a"
 	outDevice  = "gw-b"
 	frameBytes = 60 // 64 on a wire, with the checksum that veths do not carry
@@ -61,7 +65,7 @@ func newWire(b *testing.B) *wire {
 	must(b, w.sender.SetUp("eth0"))
 	must(b, sink.SetUp("eth0"))
 	w.makeSink(sink)
-	w.makeSender()
+	w.sendFlows(wireFlows)
 	return w
 }
 
@@ -88,12 +92,13 @@ func (w *wire) makeSink(sink *lab.Namespace) {
 	must(w.b, sink.Do(func() error { return w.attach(prog, "eth0") }))
 }
 
-// makeSender puts one of wireFlows source ports into the frame and redirects it
-// out of the sender's interface.
-func (w *wire) makeSender() {
+// sendFlows makes the program that sends: each frame is of one of so many flows,
+// chosen evenly, and goes out of the sender's interface.
+func (w *wire) sendFlows(flows int) {
 	w.b.Helper()
 	device, err := w.sender.Netlink().LinkByName("eth0")
 	must(w.b, err)
+	host := binary.BigEndian.Uint16(senderAddr.AsSlice()[2:])
 	w.send = w.program(asm.Instructions{
 		asm.LoadMem(asm.R6, asm.R1, 0, asm.Word),
 		asm.LoadMem(asm.R7, asm.R1, 4, asm.Word),
@@ -101,15 +106,28 @@ func (w *wire) makeSender() {
 		asm.Add.Imm(asm.R8, 36),
 		asm.JGT.Reg(asm.R8, asm.R7, "send"),
 		asm.FnGetPrandomU32.Call(),
-		asm.And.Imm(asm.R0, wireFlows-1),
-		asm.Add.Imm(asm.R0, firstPort),
+		asm.Mod.Imm32(asm.R0, int32(flows)),
+		asm.Mov.Reg(asm.R1, asm.R0),
+		asm.And.Imm(asm.R1, portsPerHost-1),
+		asm.Add.Imm(asm.R1, firstPort),
+		asm.HostTo(asm.BE, asm.R1, asm.Half),
+		asm.StoreMem(asm.R6, 34, asm.R1, asm.Half),
+		asm.RSh.Imm(asm.R0, portBits),
+		asm.Add.Imm(asm.R0, int32(host)),
 		asm.HostTo(asm.BE, asm.R0, asm.Half),
-		asm.StoreMem(asm.R6, 34, asm.R0, asm.Half),
+		asm.StoreMem(asm.R6, 28, asm.R0, asm.Half),
 		asm.Mov.Imm(asm.R1, int32(device.Attrs().Index)).WithSymbol("send"),
 		asm.Mov.Imm(asm.R2, 0),
 		asm.FnRedirect.Call(),
 		asm.Return(),
 	})
+}
+
+// flow is where the n-th flow of a wire comes from.
+func flow(n int) netip.AddrPort {
+	addr := senderAddr.As4()
+	binary.BigEndian.PutUint16(addr[2:], binary.BigEndian.Uint16(addr[2:])+uint16(n>>portBits))
+	return netip.AddrPortFrom(netip.AddrFrom4(addr), firstPort+uint16(n%portsPerHost))
 }
 
 // bareRedirect connects the gateway's interfaces by a program that looks at
