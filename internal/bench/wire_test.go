@@ -27,8 +27,8 @@ type wire struct {
 }
 
 const (
-	wireFlows  = 1024
-	firstPort  = 10000
+	wireFlows = 1024
+	firstPort = 10000
 
 	portBits     = 10 // of a flow's number are its port, the rest its address
 	portsPerHost = 1 << portBits
