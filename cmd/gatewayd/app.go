@@ -33,7 +33,7 @@ func newApp(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 		Commands: []*cli.Command{
 			cmdRun(), cmdTeardown(), cmdValidate(), cmdSchema(),
 			cmdStatus(), cmdReload(), cmdVMs(), cmdPs(), cmdSockets(), cmdOwner(), cmdFindings(), cmdFlows(), cmdExplain(), cmdMonitor(),
-			cmdVerdicts(), cmdLists(), cmdPolicy(), cmdIsolate(), cmdInspect(), cmdRelease(),
+			cmdVerdicts(), cmdLists(), cmdPolicy(), cmdIsolate(), cmdInspect(), cmdRelease(), cmdReport(), cmdIDS(),
 			cmdIntrospect(), cmdInspector(), cmdCompletion(), cmdVersion(),
 		},
 	}

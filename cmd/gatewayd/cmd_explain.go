@@ -27,27 +27,40 @@ func explain(c *cli.Context) error {
 	if err := wantArgs(c, 3); err != nil {
 		return err
 	}
-	proto, err := api.ParseProto(c.Args().First())
-	if err != nil {
-		return usageError{err}
-	}
-	src, err := parseEnd(c.Args().Get(1))
+	tuple, err := parseFlow(strings.Join(c.Args().Slice(), " "))
 	if err != nil {
 		return err
 	}
-	dst, err := parseEnd(c.Args().Get(2))
-	if err != nil {
-		return err
-	}
-	answer, err := daemonOf(c).Explain(c.Context, api.Tuple{
-		Proto: api.ProtoName(proto),
-		Src:   src.Addr().String(), SrcPort: src.Port(),
-		Dst: dst.Addr().String(), DstPort: dst.Port(),
-	})
+	answer, err := daemonOf(c).Explain(c.Context, tuple)
 	if err != nil {
 		return err
 	}
 	return show(c, answer, func(t *table) { printExplanation(t, answer) })
+}
+
+// parseFlow reads "PROTO SRC[:PORT] DST[:PORT]".
+func parseFlow(s string) (api.Tuple, error) {
+	fields := strings.Fields(s)
+	if len(fields) != 3 {
+		return api.Tuple{}, usageErrorf("%q is no flow: want PROTO SRC[:PORT] DST[:PORT]", s)
+	}
+	proto, err := api.ParseProto(fields[0])
+	if err != nil {
+		return api.Tuple{}, usageError{err}
+	}
+	src, err := parseEnd(fields[1])
+	if err != nil {
+		return api.Tuple{}, err
+	}
+	dst, err := parseEnd(fields[2])
+	if err != nil {
+		return api.Tuple{}, err
+	}
+	return api.Tuple{
+		Proto: api.ProtoName(proto),
+		Src:   src.Addr().String(), SrcPort: src.Port(),
+		Dst: dst.Addr().String(), DstPort: dst.Port(),
+	}, nil
 }
 
 // parseEnd reads 10.0.0.1, 10.0.0.1:80, 2001:db8::1, [2001:db8::1] or

@@ -62,8 +62,8 @@ func (e *ListEntry) Check() error {
 		return fmt.Errorf("%w: list %q: want suspect or malicious", ErrInvalid, e.List)
 	case e.Name == "" && e.Path == "" && e.Fingerprint == "":
 		return fmt.Errorf("%w: the entry matches everything: give a name, a path or a fingerprint", ErrInvalid)
-	case e.ID != "" || e.Origin != "" || e.PID != 0 || e.Start != 0 || !e.Added.IsZero():
-		return fmt.Errorf("%w: id, origin, pid, start_ns and added are set by the daemon", ErrInvalid)
+	case e.ID != "" || e.Origin != "" || e.PID != 0 || e.Start != 0 || !e.Added.IsZero() || !e.Expires.IsZero():
+		return fmt.Errorf("%w: id, origin, pid, start_ns, added and expires are set by the daemon", ErrInvalid)
 	case len(e.Name) > maxName:
 		return fmt.Errorf("%w: name %q has more than %d bytes, and the kernel cuts names off there: match the path", ErrInvalid, e.Name, maxName)
 	case len(e.Path) > maxPath, len(e.Reason) > maxReason:

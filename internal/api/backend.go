@@ -57,6 +57,15 @@ type Backend interface {
 	// Reload reads the configuration file again.
 	Reload(ctx context.Context) (Changes, error)
 
+	IDS(ctx context.Context) (IDS, error)
+	// ReloadIDS has the engine take over the rule files as they are now. What it does
+	// not take is ErrInvalid with the engine's own words, and the rules of before stay.
+	ReloadIDS(ctx context.Context) error
+	// TestIDS has the engine read the rule files without taking them over.
+	TestIDS(ctx context.Context) error
+
+	// Report takes in what another tool says.
+	Report(ctx context.Context, r Report) error
 	// Measure takes or lifts a measure at VM scope, or at process scope if PID is set.
 	Measure(ctx context.Context, m Measure) error
 	Explain(ctx context.Context, t Tuple) (Explanation, error)
@@ -194,7 +203,7 @@ type FlowEnd struct {
 type ListEntry struct {
 	ID          string    `json:"id"`     // made by the daemon; empty in AddListEntry
 	List        string    `json:"list"`   // suspect or malicious
-	Origin      string    `json:"origin"` // config, learned, operator, import
+	Origin      string    `json:"origin"` // config, learned, operator, import, report
 	Name        string    `json:"name,omitempty"`
 	Path        string    `json:"path,omitempty"`
 	Fingerprint string    `json:"fingerprint,omitempty"`
@@ -203,6 +212,7 @@ type ListEntry struct {
 	Start       uint64    `json:"start_ns,omitempty"`
 	Reason      string    `json:"reason,omitempty"`
 	Added       time.Time `json:"added"`
+	Expires     time.Time `json:"expires,omitzero"` // of reports
 }
 
 // Policy is the policy in force.

@@ -108,6 +108,26 @@ func (c *Client) Reload(ctx context.Context) (Changes, error) {
 	return do[Changes](ctx, c, http.MethodPost, "/v1/reload", nil)
 }
 
+// IDS implements Backend.
+func (c *Client) IDS(ctx context.Context) (IDS, error) {
+	return do[IDS](ctx, c, http.MethodGet, "/v1/ids", nil)
+}
+
+// ReloadIDS implements Backend.
+func (c *Client) ReloadIDS(ctx context.Context) error {
+	return c.call(ctx, http.MethodPost, "/v1/ids/reload", nil)
+}
+
+// TestIDS implements Backend.
+func (c *Client) TestIDS(ctx context.Context) error {
+	return c.call(ctx, http.MethodPost, "/v1/ids/test", nil)
+}
+
+// Report implements Backend.
+func (c *Client) Report(ctx context.Context, r Report) error {
+	return c.call(ctx, http.MethodPost, "/v1/reports", r)
+}
+
 // Measure implements Backend.
 func (c *Client) Measure(ctx context.Context, m Measure) error {
 	return c.call(ctx, http.MethodPost, "/v1/measures", m)

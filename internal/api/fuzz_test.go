@@ -37,6 +37,13 @@ func (s strict) Measure(ctx context.Context, m api.Measure) error {
 	return s.Fake.Measure(ctx, m)
 }
 
+func (s strict) Report(ctx context.Context, r api.Report) error {
+	if r.By != "fuzz" || r.For <= 0 || r.Author == "" || r.Flow == nil && r.VM == "" && r.Fingerprint == "" || r.Finding != "suspect" && r.Finding != "malicious" {
+		s.t.Errorf("Report got %+v", r)
+	}
+	return s.Fake.Report(ctx, r)
+}
+
 func (s strict) ImportListEntries(ctx context.Context, entries []api.ListEntry) error {
 	for _, e := range entries {
 		if e.Origin != "import" || e.ID != "" || e.Name+e.Path+e.Fingerprint == "" || len(e.Name) > 15 {

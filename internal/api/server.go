@@ -78,6 +78,8 @@ func (s *Server) routes() {
 	s.routeLists()
 	s.routePolicy()
 	s.routeMeasures()
+	s.routeReports()
+	s.routeIDS()
 	s.routeExplain()
 	s.routeMonitor()
 }

@@ -4,10 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
-	"github.com/vmgate/vmgate/internal/config"
 	"github.com/vmgate/vmgate/pkg/loader"
 	"github.com/vmgate/vmgate/pkg/snort"
 	"github.com/vmgate/vmgate/pkg/verdict"
@@ -21,24 +19,35 @@ func (i *ids) alert(a snort.Alert) {
 		i.record(a, "", nil)
 		return
 	}
+	wanted := sentence(s.cfg.IDS, a)
+	if wanted == verdict.Undecided {
+		i.record(a, n.name, nil)
+		return
+	}
 	process, key, err := i.culprit(s, n, a)
 	told := i.record(a, n.name, process)
+	if s.spared(n, verdict.Endpoint{Addr: a.Src.Addr()}, process) {
+		if told {
+			i.log.Info("an alert turns against nobody, as ids.never says", "vm", n.name, "sid", a.SID, "alert", a.Message)
+		}
+		return
+	}
 	if process == nil {
 		if told {
 			i.log.Warn("alert could not be traced to a process", "vm", n.name, "sid", a.SID, "alert", a.Message, "error", err)
 		}
-		i.endFlow(s, key, a)
+		i.endFlow(key, wanted)
 		return
 	}
-	if !told && i.stands(process, sentence(s.cfg.IDS, a.Action)) {
+	if !told && i.stands(process, wanted) {
 		return // it says nothing new
 	}
 	evidence := verdict.Evidence{
 		Kind: verdict.EvidenceAlert, Observed: a.Time, VM: n.name, Process: process,
-		Verdict: sentence(s.cfg.IDS, a.Action), Cause: verdict.CauseAlert,
+		Verdict: wanted, Cause: verdict.CauseAlert,
 		Detail: fmt.Sprintf("%s [%d:%d:%d] %s", a.Engine, a.GID, a.SID, a.Rev, a.Message),
 	}
-	if err := i.effects.observe(evidence); err != nil {
+	if err := i.effects.accuse(evidence); err != nil {
 		i.log.Error("cannot enforce the verdict on a process", "vm", n.name, "pid", process.PID, "error", err)
 	}
 }
@@ -90,19 +99,17 @@ func (s *state) sender(a snort.Alert) *node {
 	return n
 }
 
-// sentence is the verdict that an alert asks for.
-func sentence(cfg config.IDS, action snort.Action) verdict.Verdict {
-	if slices.Contains(cfg.Convict, string(action)) {
-		return verdict.Drop
-	}
-	return verdict.Check
-}
-
 // culprit finds the process that sent the packet: the owner that the flow
 // bears, or else whoever holds the port now.
 func (i *ids) culprit(s *state, n *node, a snort.Alert) (*verdict.Process, loader.FlowKey, error) {
 	key, from := loader.NewFlowKey(a.Proto, a.Src, a.Dst, a.VLAN, 0, uint8(n.segment.group))
 	flow, ok, err := i.dp.Flow(key)
+	if err == nil && ok && flow.Dir[from].VM != n.id {
+		return nil, key, errors.New("the flow is another VM's")
+	}
+	if err == nil && !ok && len(a.SrcMAC) == 0 {
+		return nil, key, errors.New("no such flow is known, and the engine does not say whose frame it was")
+	}
 	if err == nil && ok {
 		if p, _, known := i.effects.owners.get(flow.Dir[from].Owner); known {
 			return &p, key, nil
@@ -123,17 +130,18 @@ func (i *ids) culprit(s *state, n *node, a snort.Alert) (*verdict.Process, loade
 	return &owner.Processes[0], key, nil
 }
 
-// endFlow drops a flow whose process is not known: the alert is at least about
-// the flow.
-func (i *ids) endFlow(s *state, key loader.FlowKey, a snort.Alert) {
-	if sentence(s.cfg.IDS, a.Action) != verdict.Drop {
-		return
-	}
+// endFlow drops a flow whose process is not known, or brings it back to the IDS: the
+// alert is at least about the flow.
+func (i *ids) endFlow(key loader.FlowKey, wanted verdict.Verdict) {
 	flow, ok, err := i.dp.Flow(key)
 	if err == nil && ok && flow.Verdict != uint32(verdict.Drop) {
-		flow.Verdict, flow.Cause = uint32(verdict.Drop), uint32(verdict.CauseAlert)
-		flow.Expires = loader.Now() + uint64(10*time.Minute)
-		err = i.dp.PutFlow(key, flow)
+		if wanted == verdict.Drop {
+			flow.Expires = loader.Now() + uint64(10*time.Minute)
+		}
+		flow.Verdict, flow.Cause = max(flow.Verdict, uint32(wanted)), uint32(verdict.CauseAlert)
+		flow.Cleared = false
+		same := func(f loader.Flow) bool { return f.Created == flow.Created && f.Dir[0].SrcMAC == flow.Dir[0].SrcMAC }
+		err = i.effects.clear.during(same, "an alert about it", func() error { return i.dp.PutFlow(key, flow) })
 	}
 	if err != nil {
 		i.log.Error("cannot end a flow with an alert", "flow", key, "error", err)

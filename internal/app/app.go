@@ -127,7 +127,7 @@ func (a *App) tasks(ctx context.Context, group *errgroup.Group) {
 	if a.exposition != nil {
 		group.Go(func() error { return metrics.Serve(ctx, a.exposition, a.registry) })
 	}
-	group.Go(func() error { a.keeper.run(ctx); return nil })
+	group.Go(func() error { a.keeper.run(ctx, a.expire); return nil })
 	group.Go(func() error { a.saver(ctx); return nil })
 }
 
@@ -159,6 +159,11 @@ func (a *App) kernelEvent(e loader.Event) {
 		process = &p
 	}
 	a.journal.dataplane(e, a.state.Load().inv, rule, process)
+	if e.Type == loader.EventSpoof {
+		if err := a.effects.spoofed(e); err != nil {
+			a.log.Error("cannot take a measure against a VM that forges addresses", "error", err)
+		}
+	}
 }
 
 // askSave has the book stored soon.

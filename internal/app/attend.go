@@ -90,6 +90,7 @@ func (a *attendant) look() *sight {
 		a.ends[port].drain(func(frame []byte) {
 			if kind, ok := a.birds.came(port, frame); ok {
 				sight.life[directions-1-port] = true
+				a.instance.seen[directions-1-port].Store(time.Now().UnixNano())
 				a.pulse.passed(kind, directions-1-port)
 			}
 		})
@@ -154,6 +155,7 @@ func (n *instance) prove(pid int) {
 	if !n.set(pid, true) {
 		return
 	}
+	n.metrics.CountIDS("up")
 	n.log.Info("ids", "engine", n.number, "state", "up", "pid", pid)
 	n.note("up: canaries come through in both directions, and alerts come back")
 }
@@ -168,8 +170,12 @@ func (n *instance) hung(pid int, why string) {
 	if !n.isUp() && n.own == nil || !n.set(pid, false) {
 		return
 	}
+	n.metrics.CountIDS("hung")
 	n.log.Error("ids", "engine", n.number, "state", "hung", "pid", pid, "detail", why)
 	n.journal.note("ids", why)
+	n.mu.Lock()
+	n.why = why
+	n.mu.Unlock()
 	if n.own != nil {
 		n.own.Kill(pid, why)
 	}

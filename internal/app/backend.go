@@ -250,6 +250,9 @@ func (b backend) Measure(ctx context.Context, m api.Measure) error {
 	if v == verdict.Check && b.isolated(m.VM, evidence.Process) {
 		return fmt.Errorf("%w: it is isolated, which is stricter: release it first", api.ErrInvalid)
 	}
+	if v == verdict.Forward && evidence.Process == nil {
+		b.effects.tally.Forget(m.VM) // what it was released from does not come back by itself
+	}
 	b.journal.write(event.Event{Type: "operator", SrcVM: m.VM, SrcProcess: evidence.Process, Message: evidence.Detail})
 	// Stored before the operator is told that it is done: it must outlive a crash.
 	return errors.Join(b.effects.observe(evidence), b.save())

@@ -19,7 +19,7 @@ func (b backend) Lists(context.Context) ([]api.ListEntry, error) {
 	for _, e := range b.book.Entries() {
 		entry := api.ListEntry{
 			ID: e.ID, List: string(e.List), Origin: string(e.Origin),
-			Name: e.Name, Path: e.Path, Fingerprint: e.Fingerprint, VM: e.VM, Reason: e.Reason, Added: e.Added,
+			Name: e.Name, Path: e.Path, Fingerprint: e.Fingerprint, VM: e.VM, Reason: e.Reason, Added: e.Added, Expires: e.Expires,
 		}
 		if e.Instance != nil {
 			entry.PID, entry.Start = e.Instance.PID, e.Instance.Start

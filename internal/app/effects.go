@@ -17,6 +17,8 @@ type effects struct {
 	book    *verdict.Book
 	rules   *ruleIDs
 	owners  *owners
+	clear   *clearances
+	tally   *verdict.Tally
 	journal *journal
 	log     *slog.Logger
 	now     func() *state
@@ -27,6 +29,22 @@ type effects struct {
 // observe puts evidence before the book, and what follows into force.
 func (e *effects) observe(evidence verdict.Evidence) error {
 	return e.apply(e.book.Observe(evidence))
+}
+
+// accuse observes evidence against a process. The clearance of its flows ends with it,
+// also where nothing else changes: it was given on what was known before.
+func (e *effects) accuse(evidence verdict.Evidence) error {
+	id, _, known := e.owners.standingOf(evidence.Process.Instance)
+	if !known {
+		return e.observe(evidence)
+	}
+	err := e.clear.revoke(borneBy(id), evidence.Detail)
+	return errors.Join(err, e.observe(evidence))
+}
+
+// borneBy says of which flows an end is an owner's.
+func borneBy(id uint32) func(loader.Flow) bool {
+	return func(f loader.Flow) bool { return id != 0 && (f.Dir[0].Owner == id || f.Dir[1].Owner == id) }
 }
 
 // apply writes the verdicts that have changed.
@@ -47,6 +65,9 @@ func (e *effects) apply(changed []verdict.Effect) error {
 		}
 		errs = append(errs, err)
 		e.journal.effect(effect)
+		if effect.Scope == verdict.ScopeProcess && effect.Verdict == verdict.Drop {
+			errs = append(errs, e.sign(verdict.SignConviction, effect.VM, effect.Process.String()))
+		}
 	}
 	e.save()
 	return errors.Join(errs...)
@@ -59,7 +80,12 @@ func (e *effects) process(effect verdict.Effect) error {
 	if effect.Process == nil {
 		return fmt.Errorf("cannot apply a verdict on a process of %s: it is not named", effect.VM)
 	}
-	id, err := e.owners.set(*effect.Process, verdict.Standing{Verdict: effect.Verdict, Cause: effect.Cause})
+	var id uint32
+	known, _, _ := e.owners.standingOf(effect.Process.Instance)
+	err := e.clear.during(borneBy(known), "the verdict on "+effect.Process.String()+" has changed", func() (err error) {
+		id, err = e.owners.set(*effect.Process, verdict.Standing{Verdict: effect.Verdict, Cause: effect.Cause})
+		return err
+	})
 	if err != nil {
 		return err
 	}
@@ -84,7 +110,13 @@ func (e *effects) vm(name string, standing verdict.Standing) error {
 		return fmt.Errorf("cannot apply a verdict on VM %s: it is not in the inventory", name)
 	}
 	v := max(standing.Verdict, verdict.Forward)
-	return e.dp.SetVMVerdict(n.id, uint32(v), uint32(standing.Cause))
+	if v == verdict.Forward {
+		return e.dp.SetVMVerdict(n.id, uint32(v), uint32(standing.Cause))
+	}
+	about := func(f loader.Flow) bool { return f.Dir[0].VM == n.id || f.Dir[1].VM == n.id }
+	return e.clear.during(about, "the verdict on "+name+" has changed", func() error {
+		return e.dp.SetVMVerdict(n.id, uint32(v), uint32(standing.Cause))
+	})
 }
 
 // notePort records that a process holds a port of a VM, with the verdict that
@@ -104,7 +136,7 @@ func (e *effects) notePort(vm uint32, proto uint8, port uint16, owner uint32, ob
 // rejudge asks the book again for every process and VM in the maps, after its
 // lists have changed as a whole.
 func (e *effects) rejudge() error {
-	var errs []error
+	errs := []error{e.clear.revoke(everyFlow, "the lists or the configuration have changed")}
 	for _, p := range e.owners.all() {
 		_, before, _ := e.owners.standingOf(p.Instance)
 		standing, evidence := e.book.JudgeProcess(p)
@@ -148,6 +180,9 @@ func (e *effects) strictest(flow loader.Flow) (verdict.Standing, error) {
 	}
 	if undecided && result.Verdict != verdict.Drop {
 		return verdict.Standing{}, nil
+	}
+	if result.Verdict == verdict.Check && flow.Cleared {
+		return verdict.Standing{Verdict: verdict.Forward, Cause: result.Cause}, nil
 	}
 	return result, nil
 }

@@ -24,6 +24,7 @@ type housekeeper struct {
 	dp     *loader.Dataplane
 	rules  *ruleIDs
 	owners *owners
+	clear  *clearances
 	again  func(ctx context.Context, key loader.FlowKey, flow loader.Flow) error // decides a flow anew
 	log    *slog.Logger
 	now    func() *state
@@ -38,13 +39,14 @@ type census struct {
 	flowsBy                  map[uint32]int // by rule id
 }
 
-func (h *housekeeper) run(ctx context.Context) {
+func (h *housekeeper) run(ctx context.Context, also func()) {
 	tick := time.NewTicker(cleanEvery)
 	defer tick.Stop()
 	for {
 		if err := h.clean(ctx); err != nil {
 			h.log.Error("cannot clean the maps", "error", err)
 		}
+		also()
 		select {
 		case <-ctx.Done():
 			return
@@ -87,10 +89,11 @@ func (h *housekeeper) cleanFlows(ctx context.Context, c *census, rules, owners m
 			errs = append(errs, h.dp.DeleteFlow(key))
 			continue
 		}
-		if unsure(flow) && looked < unsurePerRound {
+		if unsure(flow) && !flow.Cleared && looked < unsurePerRound {
 			looked++
 			errs = append(errs, h.again(ctx, key, flow))
 		}
+		errs = append(errs, h.clear.consider(key, flow))
 		c.flows++
 		c.flowsOf[vm]++
 		c.flowsBy[flow.Rule]++
@@ -99,6 +102,7 @@ func (h *housekeeper) cleanFlows(ctx context.Context, c *census, rules, owners m
 			owners[dir.Owner] = true
 		}
 	}
+	h.clear.walked()
 	return errors.Join(append(errs, flows.Err())...)
 }
 

@@ -11,11 +11,13 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"github.com/vmgate/vmgate/internal/config"
+	"github.com/vmgate/vmgate/internal/metrics"
 	"github.com/vmgate/vmgate/pkg/loader"
 	"github.com/vmgate/vmgate/pkg/snort"
 )
@@ -34,10 +36,13 @@ type ids struct {
 	journal *journal
 	log     *slog.Logger
 	now     func() *state
+	metrics *metrics.Metrics
 	repeats repeats
 
 	mu        sync.Mutex
 	instances []*instance // those that run, by their numbers; none while none does
+	ruleCount int         // in force
+	refused   string      // what the engine said of rules that were last refused
 }
 
 // instance is one engine between its ports.
@@ -53,6 +58,9 @@ type instance struct {
 	pid  int       // of the process that is to be proven or was; 0 for none, and for what others run
 	up   bool      // canaries come through it
 	down time.Time // since when it is not up
+	why  string    // it was last not up
+
+	seen [directions]atomic.Int64 // when a canary last came through, Unix nanoseconds
 }
 
 // runsEngine says whether the daemon runs the engine itself.
@@ -181,7 +189,7 @@ func (i *ids) run(ctx context.Context, cfg *config.Config) error {
 		instances = append(instances, n)
 	}
 	i.mu.Lock()
-	i.instances = instances
+	i.instances, i.ruleCount = instances, countRules(cfg)
 	i.mu.Unlock()
 	group, ctx := errgroup.WithContext(ctx)
 	for _, n := range instances {
@@ -217,6 +225,10 @@ func (n *instance) alert(a snort.Alert) {
 func (n *instance) changed(s snort.State) {
 	n.mu.Lock()
 	n.pid = s.PID
+	if s.Phase == snort.PhaseDown && s.Detail != "" {
+		n.why = s.Detail
+		n.metrics.CountIDS("down")
+	}
 	n.mu.Unlock()
 	n.set(s.PID, false)
 	if s.Phase == snort.PhaseUp {
@@ -267,7 +279,7 @@ func (n *instance) isUp() bool {
 }
 
 // reload has the engines read their rules again.
-func (i *ids) reload(ctx context.Context) error {
+func (i *ids) reload(ctx context.Context, cfg *config.Config) error {
 	i.mu.Lock()
 	instances := i.instances
 	i.mu.Unlock()
@@ -277,7 +289,15 @@ func (i *ids) reload(ctx context.Context) error {
 			errs = append(errs, n.own.Reload(ctx))
 		}
 	}
-	return errors.Join(errs...)
+	err := errors.Join(errs...)
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if err != nil {
+		i.refused = err.Error()
+		return err
+	}
+	i.ruleCount, i.refused = countRules(cfg), ""
+	return nil
 }
 
 // sameIDS says whether the engines need not be started anew for a configuration.

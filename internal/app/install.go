@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/vmgate/vmgate/internal/config"
+	"github.com/vmgate/vmgate/pkg/verdict"
 )
 
 func socketPath(cfg *config.Config) string { return filepath.Join(cfg.Gateway.Run, "gatewayd.sock") }
@@ -45,12 +46,19 @@ func (a *App) install(cfg *config.Config) error {
 		return err
 	}
 	a.book.SetKnobs(cfg.Knobs())
+	a.effects.tally.SetRules(cfg.VMRuleSet())
 	want := mapsFor(next.inv, a.book)
 	if err := addInventory(a.dp, want); err != nil {
 		return err
 	}
 	if next.rules, err = a.rules.prepare(next.policy); err != nil {
 		return err
+	}
+	next.clear = map[uint32]verdict.ClearAfter{}
+	for i := range next.policy.Rules {
+		if r := &next.policy.Rules[i]; r.Clear != (verdict.ClearAfter{}) {
+			next.clear[next.rules[r.Name]] = r.Clear
+		}
 	}
 	a.takeGuests(next, old)
 	a.state.Store(next)

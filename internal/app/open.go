@@ -117,15 +117,20 @@ func (a *App) openDecision(cfg *config.Config, undo *cleanups) error {
 	a.sweeper = newSweeper(a.book, current, a.log)
 	a.effects = &effects{
 		dp: a.dp, book: a.book, rules: a.rules, owners: a.owners, journal: a.journal, log: a.log,
-		now: current, save: a.askSave, sweep: a.sweeper.ask,
+		now: current, save: a.askSave, sweep: a.sweeper.ask, tally: verdict.NewTally(),
+	}
+	a.effects.clear = &clearances{
+		dp: a.dp, book: a.book, rules: a.rules, owners: a.owners, journal: a.journal, log: a.log, now: current,
+		strict: a.effects.strictest, clean: map[loader.FlowKey]*cleanFlow{},
 	}
 	a.sweeper.effects = a.effects
-	a.keeper = &housekeeper{dp: a.dp, rules: a.rules, owners: a.owners, log: a.log, now: current}
+	a.keeper = &housekeeper{dp: a.dp, rules: a.rules, owners: a.owners, log: a.log, now: current, clear: a.effects.clear}
 	a.ids = &ids{dp: a.dp, effects: a.effects, journal: a.journal, log: a.log, now: current}
 	if err := a.openMetrics(cfg, undo); err != nil {
 		return err
 	}
 	a.sweeper.metrics = a.metrics
+	a.effects.clear.metrics, a.ids.metrics = a.metrics, a.metrics
 	a.decider = &decider{
 		dp: a.dp, book: a.book, owners: a.owners, effects: a.effects, journal: a.journal,
 		metrics: a.metrics, log: a.log, now: current,
@@ -146,7 +151,7 @@ func (a *App) remember() {
 			verdict.CauseAlert: verdict.EvidenceAlert, verdict.CauseReport: verdict.EvidenceReport,
 			verdict.CauseHidden: verdict.EvidenceHidden, verdict.CauseOperator: verdict.EvidenceOperator,
 		}[standing.Cause]
-		if kind != "" {
+		if known, _ := a.book.JudgeProcess(p); kind != "" && known.Verdict < standing.Verdict {
 			a.book.Observe(verdict.Evidence{
 				Kind: kind, Observed: time.Now(), VM: p.VM, Process: &p,
 				Verdict: standing.Verdict, Cause: standing.Cause, Detail: "adopted from the kernel's maps at the daemon's start",

@@ -43,7 +43,7 @@ func (a *App) change(ctx context.Context, cfg *config.Config) (api.Changes, erro
 		return api.Changes{}, a.refused(errors.Join(err, a.install(old.cfg)))
 	}
 	if cfg.IDS.Engine != "" && sameIDS(old.cfg, cfg) {
-		if err := a.ids.reload(ctx); err != nil {
+		if err := a.ids.reload(ctx, cfg); err != nil {
 			return api.Changes{}, a.refused(err)
 		}
 	}

@@ -65,6 +65,7 @@ func (d *decider) revisit(ctx context.Context, key loader.FlowKey, old loader.Fl
 		return err // it has ended meanwhile
 	}
 	keep(&c.flow, now)
+	c.flow.Cleared = false // what it rested on is decided anew
 	if err := d.dp.PutFlow(key, c.flow); err != nil {
 		return err
 	}

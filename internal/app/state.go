@@ -13,8 +13,9 @@ type state struct {
 	cfg    *config.Config
 	inv    *inventory
 	policy *verdict.Policy
-	rules  map[string]uint32 // rule ids by name
-	guests map[string]*guest // by VM id, of the VMs whose memory is declared
+	rules  map[string]uint32             // rule ids by name
+	guests map[string]*guest             // by VM id, of the VMs whose memory is declared
+	clear  map[uint32]verdict.ClearAfter // by rule id, of the rules that clear flows
 }
 
 // monitor says whether everything is decided and recorded, but forwarded.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/vmgate/vmgate/internal/metrics"
 	"github.com/vmgate/vmgate/pkg/verdict"
+	"github.com/vmgate/vmgate/pkg/vmi"
 )
 
 // sweeper looks over each VM from time to time, and at once when asked to: it
@@ -22,12 +23,13 @@ type sweeper struct {
 	log     *slog.Logger
 	now     func() *state
 
-	mu     sync.Mutex
-	wanted map[string]chan struct{} // by VM
+	mu       sync.Mutex
+	wanted   map[string]chan struct{} // by VM
+	searched map[string]time.Time     // for findings, by VM
 }
 
 func newSweeper(book *verdict.Book, now func() *state, log *slog.Logger) *sweeper {
-	return &sweeper{book: book, log: log, now: now, wanted: map[string]chan struct{}{}}
+	return &sweeper{book: book, log: log, now: now, wanted: map[string]chan struct{}{}, searched: map[string]time.Time{}}
 }
 
 // ask has a VM swept soon. It never blocks.
@@ -84,6 +86,10 @@ func (s *sweeper) sweep(ctx context.Context, g *guest) error {
 		g.Noticed(err)
 		return fmt.Errorf("cannot list the processes of %s: %w", g.vm, err)
 	}
+	if err := s.judgeFindings(ctx, g.vm, open); err != nil {
+		g.Noticed(err)
+		s.log.Error("cannot look for what is hidden or hooked, as vm-rules ask", "vm", g.vm, "error", err)
+	}
 	convicted := map[uint32]verdict.Process{} // by pid
 	for _, found := range processes {
 		p := describe(g.vm, found)
@@ -98,6 +104,30 @@ func (s *sweeper) sweep(ctx context.Context, g *guest) error {
 		return nil
 	}
 	return s.notePorts(ctx, g, convicted)
+}
+
+// findingsEvery is how often a VM is searched for what is hidden or hooked, where a
+// rule about VMs asks for it: it takes much longer than a sweep.
+const findingsEvery = 30 * time.Second
+
+func (s *sweeper) judgeFindings(ctx context.Context, vm string, open vmi.Guest) error {
+	if !s.effects.tally.Wants(verdict.SignFinding, vm) {
+		return nil
+	}
+	s.mu.Lock()
+	due := time.Since(s.searched[vm]) >= findingsEvery
+	if due {
+		s.searched[vm] = time.Now()
+	}
+	s.mu.Unlock()
+	if !due {
+		return nil
+	}
+	findings, err := open.Findings(ctx)
+	if err != nil {
+		return err
+	}
+	return s.effects.found(vm, findings)
 }
 
 // report puts a hidden process before the book, once.

@@ -18,6 +18,7 @@ type Config struct {
 	Routers     []Router  `yaml:"routers"`
 	Policy      Policy    `yaml:"policy"`
 	Lists       Lists     `yaml:"lists"`
+	VMRules     []VMRule  `yaml:"vm-rules"` // what makes a VM as a whole suspect or malicious; default nothing
 	IDS         IDS       `yaml:"ids"`
 	Failure     Failure   `yaml:"failure"`
 	Decision    Decision  `yaml:"decision"`
@@ -101,7 +102,16 @@ type Rule struct {
 	Ports    []PortRange `yaml:"ports"`                                            // of the destination: 80 or "8000-8010"
 	Action   string      `yaml:"action" schema:"required" enum:"allow,deny,check"` // allow, deny or check
 	Alert    bool        `yaml:"alert"`
+	Clear    ClearAfter  `yaml:"clear-after"` // when a flow that is checked leaves the IDS; default never
 	Line     int         `yaml:"-"`
+}
+
+// ClearAfter says how much of a flow has to have passed the IDS without an alert
+// about its ends until the flow is forwarded again: all that is given.
+type ClearAfter struct {
+	Packets int64 `yaml:"packets"`
+	Bytes   int64 `yaml:"bytes"`
+	Seconds int64 `yaml:"seconds"`
 }
 
 // Selector names one end; all given fields must match.
@@ -137,16 +147,17 @@ const EngineExternal = "external"
 // IDS is the inline engine; Engine empty means none: check verdicts are then
 // handled as if the engine were down.
 type IDS struct {
-	Engine    string    `yaml:"engine" enum:"suricata,snort,external"` // suricata or snort: run by the daemon; external: by others
-	Binary    string    `yaml:"binary"`                                // default: found on PATH
-	User      string    `yaml:"user"`                                  // who runs the engine; default vmgate-ids if there is such a user, else nobody
-	Rules     []string  `yaml:"rules"`                                 // rule files, relative to the configuration file
-	MTU       int       `yaml:"mtu"`                                   // default: the largest of the vNICs'
-	Instances int       `yaml:"instances"`                             // engines, each between ports of its own, that share the flows; default 1
-	Threads   int       `yaml:"threads"`                               // that inspect, in each engine; default 1
-	Ports     IDSPorts  `yaml:"ports"`                                 // of an external engine: the gateway's vNICs towards it
-	Alerts    IDSAlerts `yaml:"alerts"`                                // of an external engine: where its alerts come from
-	Convict   []string  `yaml:"convict" enum:"alert,drop,reject"`      // alert actions that convict; default [drop, reject]
+	Engine    string      `yaml:"engine" enum:"suricata,snort,external"` // suricata or snort: run by the daemon; external: by others
+	Binary    string      `yaml:"binary"`                                // default: found on PATH
+	User      string      `yaml:"user"`                                  // who runs the engine; default vmgate-ids if there is such a user, else nobody
+	Rules     []string    `yaml:"rules"`                                 // rule files, relative to the configuration file
+	MTU       int         `yaml:"mtu"`                                   // default: the largest of the vNICs'
+	Instances int         `yaml:"instances"`                             // engines, each between ports of its own, that share the flows; default 1
+	Threads   int         `yaml:"threads"`                               // that inspect, in each engine; default 1
+	Ports     IDSPorts    `yaml:"ports"`                                 // of an external engine: the gateway's vNICs towards it
+	Alerts    IDSAlerts   `yaml:"alerts"`                                // of an external engine: where its alerts come from
+	Convict   []AlertRule `yaml:"convict"`                               // what an alert does: the first that matches; default drop and reject convict. An alert that none matches makes suspect
+	Never     []Spared    `yaml:"never"`                                 // whom no alert, report or VM rule turns against
 }
 
 // IDSPorts are two vNICs of the gateway with nothing behind them but an engine that
@@ -170,6 +181,36 @@ type IDSAlerts struct {
 	Datagrams   string   `yaml:"datagrams"`                    // unix datagram socket to listen on for Snort's alert_unixsock
 	Spool       string   `yaml:"spool"`                        // Snort's unified2 files, without their .TIMESTAMP
 	Unstated    string   `yaml:"unstated" enum:"alert,drop"`   // action of alerts that name none (datagrams, spool): alert (default) or drop
+}
+
+// AlertRule says what an alert does to the process that sent the packet. All that is
+// given must match; nothing given matches every alert.
+type AlertRule struct {
+	Action   string  `yaml:"action" enum:"alert,drop,reject"`    // what the engine did with the packet
+	SIDs     []int64 `yaml:"sids"`                               // rule numbers
+	Class    string  `yaml:"class"`                              // as the engine writes it
+	Priority int64   `yaml:"priority"`                           // this or a more urgent (lower) one
+	Then     string  `yaml:"then" enum:"convict,suspect,ignore"` // convict (default), suspect or ignore
+	Line     int     `yaml:"-"`
+}
+
+// Spared is who shall not be cut off or inspected by evidence of machines. All that is
+// given must match.
+type Spared struct {
+	VM      string       `yaml:"vm"`
+	Subnet  netip.Prefix `yaml:"subnet"`  // of the sender's address
+	Process string       `yaml:"process"` // path of the executable
+	Line    int          `yaml:"-"`
+}
+
+// VMRule makes a VM as a whole suspect or malicious.
+type VMRule struct {
+	When   string        `yaml:"when" schema:"required" enum:"convictions,spoofing,findings,reports"` // of processes of the VM; forged addresses; hidden or hooked things in it; reports about it or its processes
+	Count  int           `yaml:"count"`                                                               // default 1
+	Within time.Duration `yaml:"within"`                                                              // default 10m
+	VM     string        `yaml:"vm"`                                                                  // default: each
+	Then   string        `yaml:"then" schema:"required" enum:"inspect,isolate"`                       // the measure
+	Line   int           `yaml:"-"`
 }
 
 // Failure says what happens when a part fails.

@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"strconv"
+	"time"
 
 	"github.com/vmgate/vmgate/pkg/verdict"
 )
@@ -29,6 +30,7 @@ func (c *Config) VerdictPolicy() *verdict.Policy {
 		rule := verdict.Rule{
 			Name: r.Name, Line: r.Line, From: r.From.selector(), To: r.To.selector(),
 			Proto: proto, Action: action(r.Action), Alert: r.Alert,
+			Clear: verdict.ClearAfter{Packets: uint64(r.Clear.Packets), Bytes: uint64(r.Clear.Bytes), Time: time.Duration(r.Clear.Seconds) * time.Second},
 		}
 		for _, ports := range r.Ports {
 			rule.Ports = append(rule.Ports, verdict.PortRange(ports))
@@ -49,6 +51,19 @@ func (c *Config) ListEntries() []verdict.ListEntry {
 		entries = append(entries, e.entry(verdict.Malicious))
 	}
 	return entries
+}
+
+// VMRuleSet returns the rules about whole VMs as the decision takes them.
+func (c *Config) VMRuleSet() []verdict.VMRule {
+	var rules []verdict.VMRule
+	for _, r := range c.VMRules {
+		then := verdict.Check
+		if r.Then == "isolate" {
+			then = verdict.Drop
+		}
+		rules = append(rules, verdict.VMRule{When: verdict.VMSign(r.When), Count: r.Count, Within: r.Within, VM: r.VM, Then: then, Line: r.Line})
+	}
+	return rules
 }
 
 // Knobs returns the failure knobs as the decision takes them.

@@ -1,6 +1,9 @@
 package config
 
-import "time"
+import (
+	"cmp"
+	"time"
+)
 
 // defaults is the configuration of an empty file.
 func defaults() *Config {
@@ -8,7 +11,7 @@ func defaults() *Config {
 		Enforcement: "enforce",
 		Gateway:     Gateway{Pins: "/sys/fs/bpf/vmgate", State: "/var/lib/vmgate", Run: "/run/vmgate"},
 		Policy:      Policy{Default: "deny"},
-		IDS:         IDS{Instances: 1, Threads: 1, Convict: []string{"drop", "reject"}},
+		IDS:         IDS{Instances: 1, Threads: 1, Convict: []AlertRule{{Action: "drop", Then: "convict"}, {Action: "reject", Then: "convict"}}},
 		Failure:     Failure{Daemon: "closed", IDS: "closed", Introspection: "check", NoOwner: "check"},
 		Decision: Decision{
 			Deadline:       200 * time.Millisecond,
@@ -47,6 +50,13 @@ func (c *Config) fill() {
 	}
 	for i := range c.Policy.Rules {
 		setDefault(&c.Policy.Rules[i].Protocol, "any")
+	}
+	for i := range c.IDS.Convict {
+		setDefault(&c.IDS.Convict[i].Then, "convict")
+	}
+	for i := range c.VMRules {
+		r := &c.VMRules[i]
+		r.Count, r.Within = cmp.Or(r.Count, 1), cmp.Or(r.Within, 10*time.Minute)
 	}
 	for i, path := range c.IDS.Rules {
 		c.IDS.Rules[i] = c.src.resolve(path)

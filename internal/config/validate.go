@@ -49,6 +49,7 @@ func validate(c *Config) {
 	v.checkPolicy()
 	v.checkLists()
 	v.checkIDS()
+	v.checkVMRules()
 	v.oneOf("failure.daemon", c.Failure.Daemon, "closed", "open")
 	v.oneOf("failure.ids", c.Failure.IDS, "closed", "open")
 	v.oneOf("failure.introspection", c.Failure.Introspection, "check", "forward", "drop")

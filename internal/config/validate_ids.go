@@ -1,7 +1,6 @@
 package config
 
 import (
-	"fmt"
 	"net"
 	"reflect"
 	"strconv"
@@ -28,9 +27,7 @@ func (v *checker) checkIDS() {
 	}
 	v.between("ids.instances", ids.Instances, 1, maxEngines)
 	v.between("ids.threads", ids.Threads, 1, 64)
-	for i, action := range ids.Convict {
-		v.oneOf(fmt.Sprintf("ids.convict[%d]", i), action, "alert", "drop", "reject")
-	}
+	v.checkAlertRules()
 }
 
 // checkExternal checks what is said of an engine that others run.

@@ -24,6 +24,7 @@ func (v *checker) checkPolicy() {
 		v.checkSelector(path+".from", &r.From)
 		v.checkSelector(path+".to", &r.To)
 		v.checkPorts(path, r)
+		v.checkClearAfter(path+".clear-after", r)
 		if r.Action == "" {
 			v.report(path+".action", "%s.action is missing: want allow, deny or check", path)
 		} else {

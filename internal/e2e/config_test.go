@@ -22,6 +22,8 @@ type setup struct {
 	Engine      string            // default suricata
 	Binary      string            // of the engine; default: found on PATH
 	Instances   int               // of the engine; default 1
+	IDSMore     string            // YAML keys of ids, besides
+	VMRules     string            // YAML
 	Failure     string            // YAML
 	Decision    string            // YAML
 	Memory      map[string]string // memory file by VM
@@ -93,6 +95,12 @@ ids:
 {{- with $.Instances}}
   instances: {{.}}
 {{- end}}
+{{- with $.IDSMore}}
+  {{.}}
+{{- end}}
+{{- end}}
+{{- with .VMRules}}
+vm-rules: {{.}}
 {{- end}}
 {{- with .Failure}}
 failure: {{.}}

@@ -44,6 +44,8 @@ type Metrics struct {
 	introspection *prometheus.HistogramVec
 	sweeps        *prometheus.HistogramVec
 	refused       *prometheus.CounterVec
+	ids           *prometheus.CounterVec
+	clearances    *prometheus.CounterVec
 }
 
 // New registers all metrics with registry. It fails if the registry has them already.
@@ -68,8 +70,16 @@ func New(registry prometheus.Registerer, sources Sources) (*Metrics, error) {
 			Name: "vmgate_api_refused_total",
 			Help: "Calls of the API that were refused before they were answered.",
 		}, []string{"reason"}),
+		ids: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "vmgate_ids_changes_total",
+			Help: "Changes of the IDS engine's state: up, down (ended), hung.",
+		}, []string{"state"}),
+		clearances: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "vmgate_clearances_total",
+			Help: "Flows that left the IDS as clean (given), or had to go back (taken).",
+		}, []string{"change"}),
 	}
-	for _, c := range []prometheus.Collector{m.decisions, m.introspection, m.sweeps, m.refused, sources} {
+	for _, c := range []prometheus.Collector{m.decisions, m.introspection, m.sweeps, m.refused, m.ids, m.clearances, sources} {
 		if err := registry.Register(c); err != nil {
 			return nil, fmt.Errorf("cannot register the metrics: %w", err)
 		}
@@ -92,6 +102,12 @@ func (m *Metrics) ObserveIntrospection(result string, took time.Duration) {
 func (m *Metrics) ObserveSweep(vm string, took time.Duration) {
 	m.sweeps.WithLabelValues(vm).Observe(took.Seconds())
 }
+
+// CountIDS counts a change of the engine's state: up, down or hung.
+func (m *Metrics) CountIDS(state string) { m.ids.WithLabelValues(state).Inc() }
+
+// CountClearance counts a clearance of a flow: given or taken.
+func (m *Metrics) CountClearance(change string) { m.clearances.WithLabelValues(change).Inc() }
 
 // CountRefused counts a call that the API refused; reason is one of a few fixed
 // words.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 )
 
 // Knobs are the verdicts of conditions that say nothing about a process by
@@ -90,20 +91,24 @@ func (b *Book) Evicted() uint64 {
 	return b.lists.evicted + b.measures.evicted
 }
 
-// Add puts an operator's (the default) or an imported entry on its list and
-// returns its id. An entry that is there already stays as it is. Errors wrap
+// Add puts an operator's (the default), an imported or a reported entry on its list
+// and returns its id. An entry that is there already stays as it is, unless the new
+// one stands for longer. Errors wrap
 // ErrInvalidEntry or ErrFull.
 func (b *Book) Add(entry ListEntry) (id string, err error) {
 	if entry.Origin == "" {
 		entry.Origin = OriginOperator
 	}
-	if entry.Origin != OriginOperator && entry.Origin != OriginImport {
+	if entry.Origin != OriginOperator && entry.Origin != OriginImport && entry.Origin != OriginReport {
 		return "", fmt.Errorf("%w: entries of origin %q cannot be added by hand", ErrInvalidEntry, entry.Origin)
 	}
 	if err := entry.Validate(); err != nil {
 		return "", err
 	}
 	entry.Cause = CauseNone
+	if entry.Origin == OriginReport {
+		entry.Cause = CauseReport
+	}
 	entry = entry.normalized()
 
 	b.mu.Lock()
@@ -135,7 +140,7 @@ func (b *Book) ReplaceConfig(entries []ListEntry) error {
 	var errs []error
 	replacement := make(map[string]ListEntry, len(entries))
 	for _, e := range entries {
-		e.Origin, e.Cause = OriginConfig, CauseNone
+		e.Origin, e.Cause, e.Expires = OriginConfig, CauseNone, time.Time{}
 		if err := e.Validate(); err != nil {
 			errs = append(errs, err)
 			continue

@@ -56,6 +56,7 @@ const (
 	OriginLearned  Origin = "learned"  // evidence at run time; always of one instance
 	OriginOperator Origin = "operator" // added by hand
 	OriginImport   Origin = "import"   // imported, for example from vulnerability data
+	OriginReport   Origin = "report"   // another tool's, for a time
 )
 
 // ListEntry is an entry of one of the lists. With Instance it matches that one
@@ -76,6 +77,8 @@ type ListEntry struct {
 	Cause  Cause     `json:"cause"`
 	Reason string    `json:"reason,omitempty"` // for people
 	Added  time.Time `json:"added"`
+	// Expires is when the entry goes by itself; zero: never.
+	Expires time.Time `json:"expires,omitzero"`
 }
 
 // maxComm is how many bytes of a process's name Linux keeps (TASK_COMM_LEN
@@ -132,7 +135,7 @@ func (e *ListEntry) evidence(p *Process) Evidence {
 }
 
 // normalized returns the entry with the id that its content gives it. Reason,
-// Cause and Added are no part of what an entry is about.
+// Cause, Added and Expires are no part of what an entry is about.
 func (e ListEntry) normalized() ListEntry {
 	e.Fingerprint = strings.ToLower(e.Fingerprint)
 	if e.Instance != nil {

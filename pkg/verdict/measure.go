@@ -6,7 +6,7 @@ import (
 )
 
 // measures holds what was ordered about VMs and processes: the operator's
-// measures, and reports about VMs. A measure is the evidence that took it. It is
+// measures, reports about VMs, and what VM rules ask for. A measure is the evidence that took it. It is
 // not safe for concurrent use.
 type measures struct {
 	limit   int // of those at process scope: those at VM scope are as many as there are VMs
@@ -39,7 +39,7 @@ func keyOf(ev *Evidence) measureKey {
 func (m *measures) take(ev Evidence) {
 	key := keyOf(&ev)
 	old, known := m.byKey[key]
-	if known && old.Verdict >= ev.Verdict {
+	if known && (old.Verdict > ev.Verdict || old.Verdict == ev.Verdict && !outlasts(ev.Expires, old.Expires)) {
 		return
 	}
 	if !known && ev.Process != nil {
@@ -56,16 +56,19 @@ func (m *measures) take(ev Evidence) {
 // release lifts every measure about the VM itself, or about the instance.
 func (m *measures) release(vm string, instance Instance) {
 	for _, kind := range measureKinds {
-		key := measureKey{vm, instance, kind}
-		delete(m.byKey, key)
-		if i := slices.Index(m.order, key); i >= 0 {
-			m.order = slices.Delete(m.order, i, i+1)
-		}
+		m.drop(measureKey{vm, instance, kind})
+	}
+}
+
+func (m *measures) drop(key measureKey) {
+	delete(m.byKey, key)
+	if i := slices.Index(m.order, key); i >= 0 {
+		m.order = slices.Delete(m.order, i, i+1)
 	}
 }
 
 // measureKinds are the kinds of evidence that stand as measures.
-var measureKinds = [...]EvidenceKind{EvidenceReport, EvidenceOperator}
+var measureKinds = [...]EvidenceKind{EvidenceReport, EvidenceVMRule, EvidenceOperator}
 
 // about returns the measures about the VM itself (zero instance) or the instance.
 func (m *measures) about(vm string, instance Instance) (found []Evidence) {

@@ -6,7 +6,8 @@ package verdict
 //
 //   - EvidenceAlert and EvidenceReport about a process: Drop convicts that one
 //     instance, Check makes it a suspect;
-//   - EvidenceReport about a VM (Process is nil): stands until the VM is released;
+//   - EvidenceReport about a VM (Process is nil), and EvidenceVMRule: stands until the
+//     VM is released;
 //   - EvidenceHidden about a process: makes the instance a suspect;
 //   - EvidenceOperator with Drop (isolate) or Check (inspect), about a process or
 //     a VM: stands until released. To inspect what is isolated, release it first;
@@ -64,6 +65,8 @@ func (b *Book) record(ev Evidence) (learned bool) {
 	case ev.Kind == EvidenceReport && strict:
 		ev.Cause = CauseReport
 		b.measures.take(ev)
+	case ev.Kind == EvidenceVMRule && strict && !aboutProcess:
+		b.measures.take(ev)
 	case ev.Kind == EvidenceOperator && strict:
 		ev.Cause = CauseOperator
 		b.measures.take(ev)
@@ -88,7 +91,7 @@ func (b *Book) learn(list ListKind, cause Cause, ev Evidence) bool {
 	}
 	entry := ListEntry{
 		List: list, Origin: OriginLearned, Cause: cause, Reason: ev.Detail, Added: ev.Observed,
-		Name: p.Name, Path: p.Path, Fingerprint: p.Fingerprint, Instance: &p.Instance,
+		Name: p.Name, Path: p.Path, Fingerprint: p.Fingerprint, Instance: &p.Instance, Expires: ev.Expires,
 	}
 	added, err := b.lists.put(entry.normalized())
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"time"
 )
 
 // IP protocol numbers that rules name.
@@ -136,6 +137,19 @@ type Rule struct {
 
 	Action Action
 	Alert  bool
+	Clear  ClearAfter
+}
+
+// ClearAfter says when a flow that is checked, and about whose ends nothing comes up,
+// is forwarded again: when all that is given was reached. The zero ClearAfter: never.
+type ClearAfter struct {
+	Packets, Bytes uint64
+	Time           time.Duration
+}
+
+// Reached says whether a flow is to be cleared that has been clean for so much.
+func (c ClearAfter) Reached(packets, bytes uint64, clean time.Duration) bool {
+	return c != ClearAfter{} && packets >= c.Packets && bytes >= c.Bytes && clean >= c.Time
 }
 
 // String writes what the rule matches, for people: "segment apps -> vm web1 tcp/80".
@@ -245,7 +259,7 @@ func (p *Policy) Digest() uint64 {
 	for i := range p.Rules {
 		r := &p.Rules[i]
 		// %q and %v of fixed-shape values keep the encoding unambiguous.
-		fmt.Fprintf(h, "%q %+q %+q %d %v %d %t\n", r.Name, r.From.fields(), r.To.fields(), r.Proto, r.Ports, r.Action, r.Alert)
+		fmt.Fprintf(h, "%q %+q %+q %d %v %d %t %d\n", r.Name, r.From.fields(), r.To.fields(), r.Proto, r.Ports, r.Action, r.Alert, r.Clear)
 	}
 	return binary.BigEndian.Uint64(h.Sum(nil))
 }

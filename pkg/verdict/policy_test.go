@@ -150,6 +150,7 @@ func TestDigest_ChangesWithBehaviourOnly(t *testing.T) {
 		"ports":    func(p *verdict.Policy) { p.Rules[0].Ports[0].Last = 81 },
 		"action":   func(p *verdict.Policy) { p.Rules[0].Action = verdict.ActionDeny },
 		"alert":    func(p *verdict.Policy) { p.Rules[0].Alert = true },
+		"clear":    func(p *verdict.Policy) { p.Rules[0].Clear.Packets = 1 },
 	} {
 		p := base()
 		change(p)

@@ -131,6 +131,7 @@ const (
 	EvidenceList          EvidenceKind = "list"
 	EvidenceAlert         EvidenceKind = "alert"
 	EvidenceReport        EvidenceKind = "report"
+	EvidenceVMRule        EvidenceKind = "vm-rule"
 	EvidenceOperator      EvidenceKind = "operator"
 	EvidenceIntrospection EvidenceKind = "introspection"
 )
@@ -143,7 +144,8 @@ type Evidence struct {
 	Process  *Process     `json:"process,omitempty"` // nil: about the VM
 	Verdict  Verdict      `json:"verdict"`           // what this evidence asks for
 	Cause    Cause        `json:"cause"`
-	Detail   string       `json:"detail"` // for people: rule and line, list entry, alert text, who
+	Detail   string       `json:"detail"`           // for people: rule and line, list entry, alert text, who
+	Expires  time.Time    `json:"expires,omitzero"` // of a report: until when it stands; zero: until it is lifted
 }
 
 // ScopeKind says what a verdict is about.

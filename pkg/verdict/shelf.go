@@ -16,7 +16,7 @@ type shelf struct {
 	byField    map[fieldKey][]*ListEntry
 	learned    map[string]*learned // by VM
 	nLearned   int
-	nOwn       int // operator and import
+	nOwn       int // operator, import and report
 	evicted    uint64
 }
 
@@ -69,16 +69,22 @@ func (s *shelf) matching(p *Process) (found []*ListEntry) {
 	return found
 }
 
-// put adds the normalized entry; what is there already stays as it is.
+// put adds the normalized entry; what is there already stays as it is, unless the new
+// one stands for longer.
 func (s *shelf) put(e ListEntry) (added bool, err error) {
-	if s.byID[e.ID] != nil {
-		return false, nil
+	if old := s.byID[e.ID]; old != nil {
+		if !outlasts(e.Expires, old.Expires) {
+			return false, nil
+		}
+		s.remove(e.ID)
+		_, err = s.put(e)
+		return false, err
 	}
 	switch e.Origin {
 	case OriginLearned:
 		s.makeRoom(e.VM)
 		s.enqueue(&e)
-	case OriginOperator, OriginImport:
+	case OriginOperator, OriginImport, OriginReport:
 		if s.nOwn >= s.limits.Entries {
 			return false, ErrFull
 		}
@@ -103,7 +109,7 @@ func (s *shelf) remove(id string) *ListEntry {
 	switch e.Origin {
 	case OriginLearned:
 		s.dequeue(e)
-	case OriginOperator, OriginImport:
+	case OriginOperator, OriginImport, OriginReport:
 		s.nOwn--
 	}
 	if e.Instance != nil {

@@ -43,7 +43,7 @@ func NewBookFrom(state State, knobs Knobs, limits Limits) (*Book, error) {
 }
 
 func (b *Book) restoreEntry(e ListEntry) error {
-	if e.Origin != OriginLearned && e.Origin != OriginOperator && e.Origin != OriginImport {
+	if e.Origin != OriginLearned && e.Origin != OriginOperator && e.Origin != OriginImport && e.Origin != OriginReport {
 		return fmt.Errorf("%w: origin %q", ErrInvalidEntry, e.Origin)
 	}
 	if e.Origin == OriginLearned && e.Instance == nil {
@@ -58,8 +58,11 @@ func (b *Book) restoreEntry(e ListEntry) error {
 
 func (b *Book) restoreMeasure(ev Evidence) error {
 	cause := map[EvidenceKind]Cause{EvidenceOperator: CauseOperator, EvidenceReport: CauseReport}[ev.Kind]
+	if ev.Kind == EvidenceVMRule && ev.Process == nil {
+		cause = ev.Cause
+	}
 	switch {
-	case cause == CauseNone:
+	case cause == CauseNone || int(cause) >= len(causeNames):
 		return fmt.Errorf("evidence of kind %q is no measure", ev.Kind)
 	case ev.VM == "" || ev.Process != nil && ev.Process.VM != ev.VM:
 		return errors.New("it is about no VM")

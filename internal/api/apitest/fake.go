@@ -254,6 +254,45 @@ func (f *Fake) Reload(context.Context) (api.Changes, error) {
 	return api.Changes{Lines: []string{"rule web: added"}}, nil
 }
 
+// IDS implements api.Backend.
+func (f *Fake) IDS(context.Context) (api.IDS, error) {
+	return api.IDS{
+		IDSStatus: status().IDS, Version: "7.0.10", RuleFiles: []string{"/etc/vmgate/rules/vmgate.rules"}, Rules: 12,
+		PacketsIn: 1000, PacketsOut: 990, NotBack: 10,
+		Engines: []api.IDSEngine{{State: "up", PID: 4242, LastReason: "the engine hangs", CanaryAge: 12 * time.Millisecond, AlertAge: -1, Lines: 40}},
+	}, nil
+}
+
+// ReloadIDS implements api.Backend.
+func (f *Fake) ReloadIDS(context.Context) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.called("ids reload")
+	return nil
+}
+
+// TestIDS implements api.Backend. Its rules are bad.
+func (f *Fake) TestIDS(context.Context) error {
+	return fmt.Errorf("%w: suricata refuses its rules: /etc/vmgate/rules/vmgate.rules line 3: no sid", api.ErrInvalid)
+}
+
+// Report implements api.Backend.
+func (f *Fake) Report(_ context.Context, r api.Report) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if r.VM != "" {
+		if _, err := f.vm(r.VM); err != nil {
+			return err
+		}
+	}
+	about := fmt.Sprintf("vm %s pid %d file %q", r.VM, r.PID, r.Fingerprint)
+	if r.Flow != nil {
+		about = fmt.Sprintf("flow %+v", *r.Flow)
+	}
+	f.called("%s %s for %v by %s (%s): %s", r.Finding, about, r.For, r.Author, r.By, r.Reason)
+	return nil
+}
+
 // Measure implements api.Backend.
 func (f *Fake) Measure(_ context.Context, m api.Measure) error {
 	f.mu.Lock()
