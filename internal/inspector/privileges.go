@@ -34,6 +34,9 @@ func Needed(cfg *config.InspectorConfig) []int {
 	return keep
 }
 
+// restrictedEnv tells the program that it has been executed anew.
+const restrictedEnv = "VMGATE_RESTRICTED"
+
 // Restrict gives up all capabilities but those to keep, and the right to ever get
 // more. It does not return where it has anything to give up: these are matters of
 // a thread, not of a process, and Go has many, so that one thread gives up and
@@ -45,13 +48,13 @@ func Restrict(keep []int) error {
 	if done || err != nil {
 		return err
 	}
+	if os.Getenv(restrictedEnv) != "" { // not for ever
+		return errors.New("cannot give up privileges: the kernel gives them back; root needs CAP_SETPCAP to give up others")
+	}
 	if err := restrictThread(keep); err != nil {
 		return fmt.Errorf("cannot give up privileges: %w", err)
 	}
-	if done, err := isRestricted(keep); !done {
-		return errors.Join(errors.New("cannot give up privileges: the kernel keeps them"), err) // not for ever
-	}
-	err = syscall.Exec("/proc/self/exe", os.Args, os.Environ())
+	err = syscall.Exec("/proc/self/exe", os.Args, append(os.Environ(), restrictedEnv+"=1"))
 	return fmt.Errorf("cannot give up privileges: cannot execute the program anew: %w", err)
 }
 
@@ -94,7 +97,7 @@ func restrictThread(keep []int) error {
 		if slices.Contains(keep, c) {
 			continue
 		}
-		// Who may not change the bounding set is no root, and gets nothing from it.
+		// Who may not change the bounding set gets nothing from it, unless it is root.
 		if err := unix.Prctl(unix.PR_CAPBSET_DROP, uintptr(c), 0, 0, 0); err != nil && !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.EINVAL) {
 			return err
 		}

@@ -113,7 +113,7 @@ func (s *safeBuffer) Write(p []byte) (int, error) {
 }
 func (s *safeBuffer) String() string { s.mu.Lock(); defer s.mu.Unlock(); return s.b.String() }
 
-func serve(t *testing.T) *world {
+func serve(t testing.TB) *world {
 	t.Helper()
 	w := &world{backend: &backend{guest: &fakeGuest{}, session: "one"}, authority: newAuthority(t), log: &safeBuffer{}}
 	w.gw1 = w.issue("gw1", x509.ExtKeyUsageClientAuth, time.Hour, "other.test", "gw1.test")

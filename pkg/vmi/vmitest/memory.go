@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"github.com/vmgate/vmgate/pkg/vmi"
 )
@@ -153,13 +154,16 @@ func checkConcurrent(mem vmi.Memory, places []place) error {
 // all have one from then on.
 func checkClose(mem vmi.Memory, p place) error {
 	var wait sync.WaitGroup
+	var closed atomic.Bool
 	for range 4 {
 		wait.Go(func() {
-			for mem.ReadPhys(make([]byte, p.size), p.at) == nil {
+			for again := true; again && mem.ReadPhys(make([]byte, p.size), p.at) == nil; {
+				again = !closed.Load()
 			}
 		})
 	}
 	err := mem.Close()
+	closed.Store(true)
 	wait.Wait()
 	if err != nil {
 		return fmt.Errorf("Close: %w", err)
