@@ -27,7 +27,13 @@ type capture struct {
 // vSwitch's port that is what the gateway sends there.
 func listen(t *testing.T, ns *lab.Namespace, name string) *capture {
 	t.Helper()
-	fd := packetSocket(t, ns, name, unix.ETH_P_ALL)
+	return captureOn(t, packetSocket(t, ns, name, unix.ETH_P_ALL))
+}
+
+// captureOn captures what comes in by a packet socket of all protocols, which it
+// closes.
+func captureOn(t *testing.T, fd int) *capture {
+	t.Helper()
 	must(t, errors.Join(
 		unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_AUXDATA, 1),
 		unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING, 1),
@@ -46,17 +52,22 @@ func listen(t *testing.T, ns *lab.Namespace, name string) *capture {
 func packetSocket(t *testing.T, ns *lab.Namespace, name string, protocol uint16) (fd int) {
 	t.Helper()
 	must(t, ns.Do(func() (err error) {
-		dev, err := net.InterfaceByName(name)
-		if err != nil {
-			return err
-		}
-		if fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0); err != nil {
-			return err
-		}
-		order := binary.BigEndian.AppendUint16(nil, protocol)
-		return unix.Bind(fd, &unix.SockaddrLinklayer{Ifindex: dev.Index, Protocol: binary.NativeEndian.Uint16(order)})
+		fd, err = openPacketSocket(name, protocol)
+		return err
 	}))
 	return fd
+}
+
+func openPacketSocket(name string, protocol uint16) (fd int, err error) {
+	dev, err := net.InterfaceByName(name)
+	if err != nil {
+		return -1, err
+	}
+	if fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0); err != nil {
+		return -1, err
+	}
+	order := binary.BigEndian.AppendUint16(nil, protocol)
+	return fd, unix.Bind(fd, &unix.SockaddrLinklayer{Ifindex: dev.Index, Protocol: binary.NativeEndian.Uint16(order)})
 }
 
 func (c *capture) read(fd int, stop <-chan struct{}) {

@@ -17,8 +17,11 @@ func (g *gateway) measure(t *testing.T, action, vm string) {
 
 // TestMeasures: isolate cuts a VM off, ARP and its own vSwitch included; inspect
 // sends all of it through the IDS; release restores it. Nobody else notices.
-func TestMeasures(t *testing.T) {
-	g := namespaced(t, setup{IDS: harmlessRule})
+func TestMeasures(t *testing.T) { eachEngine(t, testMeasures) }
+
+func testMeasures(t *testing.T, s setup) {
+	s.IDS = harmlessRule
+	g := namespaced(t, s)
 	app, web := serve(t, g.App2, 7000), serve(t, g.Web1, 80)
 	inbound := newStream(t, g.App1, app, false)
 	outbound := newStream(t, g.App2, web, true)

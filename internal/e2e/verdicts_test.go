@@ -22,7 +22,12 @@ var taggings = []struct {
 // TestVerdicts_EachFamilyAndTagging: frames of all kinds, from the first of a
 // flow on, compared byte by byte where they come out.
 func TestVerdicts_EachFamilyAndTagging(t *testing.T) {
-	g := namespaced(t, setup{VLANs: `[0, 5, "5.6"]`, IDS: harmlessRule})
+	eachEngine(t, testVerdicts_EachFamilyAndTagging)
+}
+
+func testVerdicts_EachFamilyAndTagging(t *testing.T, s setup) {
+	s.VLANs, s.IDS = `[0, 5, "5.6"]`, harmlessRule
+	g := namespaced(t, s)
 	for _, port := range []int{22, 80, 443} {
 		absorb(t, g.Web1, port)
 	}
