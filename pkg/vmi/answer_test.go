@@ -217,6 +217,30 @@ func TestGuest_SocketInFlight(t *testing.T) {
 	}
 }
 
+func TestGuest_SocketPassedOn(t *testing.T) {
+	f := guest(t)
+	f.run(t, "agent taker take:/tmp/pass.sock >/tmp/taker 2>&1 </dev/null & echo $! >/tmp/taker.pid")
+	giver := f.begin(t, "giver", "lazy:127.0.0.1:8026 give:/tmp/pass.sock")
+	taker := uint32(number(t, strings.TrimSpace(f.run(t, "while ! grep -q '^agent' /tmp/taker; do sleep 0.05; done; cat /tmp/taker.pid; rm /tmp/taker /tmp/taker.pid"))))
+	defer f.end(t, taker)
+	for range 2 {
+		if a := f.ask(t, 6, "127.0.0.1:8026", ""); a.State != vmi.StateHeld || !slices.Equal(pids(a.Owners), []uint32{taker}) {
+			t.Errorf("%+v; want %d, not %d", a, taker, giver)
+		}
+	}
+}
+
+func TestGuest_ICMPv6(t *testing.T) {
+	f := guest(t)
+	pid := f.begin(t, "icmp6", "raw6:ip6:ipv6-icmp")
+	if a := f.ask(t, 58, "[::1]:0", ""); a.State != vmi.StateHeld || !slices.Equal(pids(a.Owners), []uint32{pid}) {
+		t.Errorf("%+v; want %d", a, pid)
+	}
+	if a := f.ask(t, 17, "[::1]:4444", ""); !slices.Equal(pids(a.Candidates), []uint32{pid}) {
+		t.Errorf("candidates for what comes from IPv6: %+v", a.Candidates)
+	}
+}
+
 func TestGuest_UDPLite(t *testing.T) {
 	f := guest(t)
 	pid, err := f.start(t.Context(), "lite", "kind:136:2:127.0.0.1:8022")

@@ -34,6 +34,17 @@ func BenchmarkOwners_Cold(b *testing.B) {
 	}
 }
 
+// Nobody holds the port: the search ends with who could send nevertheless.
+func BenchmarkOwners_None(b *testing.B) {
+	g := guest(b).os
+	nobody := vmi.Query{Proto: 6, Local: netip.MustParseAddrPort("127.0.0.1:4444")}
+	for b.Loop() {
+		if a, err := g.Owners(b.Context(), nobody); err != nil || len(a.Owners) != 0 {
+			b.Fatal(a, err)
+		}
+	}
+}
+
 func BenchmarkOpen(b *testing.B) {
 	f := guest(b)
 	for b.Loop() {

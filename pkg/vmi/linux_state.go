@@ -105,19 +105,22 @@ func (k *linuxKernel) established(fn eachSock) error {
 	})
 }
 
+// stateNotes say for people what states mean.
+var stateNotes = map[SocketState]string{
+	StateListening:  "there is no such connection yet",
+	StateElsewhere:  "the port is held for connections to others: its addresses were translated in the guest, or it is forged",
+	StateHalfOpen:   "its handshake is under way",
+	StateUnaccepted: "it was not accepted yet",
+	StateTimeWait:   "it has ended; the kernel remembers its addresses only",
+	StateClosed:     "its process has closed it, or has ended",
+	StateKernel:     "the guest's kernel made it for itself",
+	StateOrphan:     "it is open, and no process in any view holds it",
+	StateNone:       "no socket has this port",
+}
+
 // note says for people what a state means; owned where there are owners.
 func (s SocketState) note(owned bool) string {
-	text := map[SocketState]string{
-		StateListening:  "there is no such connection yet",
-		StateElsewhere:  "the port is held for connections to others: its addresses were translated in the guest, or it is forged",
-		StateHalfOpen:   "its handshake is under way",
-		StateUnaccepted: "it was not accepted yet",
-		StateTimeWait:   "it has ended; the kernel remembers its addresses only",
-		StateClosed:     "its process has closed it, or has ended",
-		StateKernel:     "the guest's kernel made it for itself",
-		StateOrphan:     "it is open, and no process in any view holds it",
-		StateNone:       "no socket has this port",
-	}[s]
+	text := stateNotes[s]
 	if owned && s != StateHeld && s != StateElsewhere {
 		text += "; the owners listen on its port"
 	}

@@ -9,11 +9,14 @@
 //	connect:tcp4:127.0.0.1:80  a TCP connection, accepted by whoever listens
 //	udpconn:udp4:127.0.0.1:53  a connected UDP socket
 //	raw:ip4:icmp               a raw socket
+//	raw6:ip6:ipv6-icmp         the same of IPv6
 //	ping:udp4                  an unprivileged ICMP socket
 //	lazy:127.0.0.1:80          a TCP listener that accepts nobody
 //	kind:136:1:127.0.0.1:80    a socket of protocol 136 and type 1, bound
 //	uring:                     what lazy and kind opened so far is held by an io_uring alone
 //	fly:                       the same is on its way over a unix socket of ours
+//	give:/tmp/x                the same is sent to who connects there, and closed
+//	take:/tmp/x                received from there, and held
 //	packet:                    a packet socket
 //	syn:192.0.2.9:7,10.0.0.1:8 a SYN from the first address to the second, by a raw socket
 //	quit:tcp4:0.0.0.0:70       end, with status 7, when somebody connects there
@@ -25,6 +28,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -35,6 +39,7 @@ import (
 	"runtime"
 	"strings"
 	"syscall"
+	"time"
 	"unsafe"
 )
 
@@ -91,6 +96,9 @@ func (h *held) do(arg string) error {
 	case "raw":
 		c, err := net.ListenPacket(rest, "0.0.0.0")
 		return h.hold(c, err)
+	case "raw6":
+		c, err := net.ListenPacket(rest, "::")
+		return h.hold(c, err)
 	case "ping":
 		return h.ping()
 	case "lazy":
@@ -104,6 +112,10 @@ func (h *held) do(arg string) error {
 		return err
 	case "uring":
 		return h.giveUp(h.register)
+	case "give":
+		return h.giveUp(func() error { return h.pass(rest) })
+	case "take":
+		return h.take(rest)
 	case "fly":
 		return h.giveUp(h.send)
 	case "packet":
@@ -219,6 +231,54 @@ func (h *held) register() error {
 		return errno
 	}
 	return nil
+}
+
+// pass sends the sockets to another process, and waits until it has them.
+func (h *held) pass(path string) error {
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path})
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	c, err := l.AcceptUnix()
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if _, _, err := c.WriteMsgUnix([]byte{1}, syscall.UnixRights(h.fds...), nil); err != nil {
+		return err
+	}
+	_, err = c.Read(make([]byte, 1))
+	return err
+}
+
+func (h *held) take(path string) error {
+	c, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: path})
+	for ; errors.Is(err, syscall.ENOENT) || errors.Is(err, syscall.ECONNREFUSED); time.Sleep(10 * time.Millisecond) {
+		c, err = net.DialUnix("unix", nil, &net.UnixAddr{Name: path})
+	}
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	oob := make([]byte, 256)
+	_, n, _, _, err := c.ReadMsgUnix(make([]byte, 1), oob)
+	if err != nil {
+		return err
+	}
+	messages, err := syscall.ParseSocketControlMessage(oob[:n])
+	if err != nil {
+		return err
+	}
+	for _, m := range messages {
+		fds, err := syscall.ParseUnixRights(&m)
+		if err != nil {
+			return err
+		}
+		h.fds = append(h.fds, fds...)
+	}
+	_, err = c.Write([]byte{1})
+	return err
 }
 
 // send sends the sockets to ourselves, who do not receive them.
