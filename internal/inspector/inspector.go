@@ -42,8 +42,12 @@ type session struct {
 // New makes an inspector and reads its certificates.
 func New(cfg *config.InspectorConfig, log *slog.Logger) (*Inspector, error) {
 	i := &Inspector{
-		cfg: cfg, log: log, finder: newFinder(cfg, log),
+		cfg: cfg, log: log,
 		keepers: map[string]*source.Keeper{}, allowed: map[string][]string{}, sessions: map[string]session{},
+	}
+	var err error
+	if i.finder, err = newFinder(cfg); err != nil {
+		return nil, err
 	}
 	var names []string
 	for _, client := range cfg.Clients {
@@ -55,7 +59,6 @@ func New(cfg *config.InspectorConfig, log *slog.Logger) (*Inspector, error) {
 			}
 		}
 	}
-	var err error
 	files := remote.Files{Certificate: cfg.Certificate, Key: cfg.Key, CA: cfg.ClientCA}
 	if i.server, err = remote.NewServer(i, files, names, log); err != nil {
 		return nil, fmt.Errorf("cannot be an inspector: %w", err)

@@ -120,21 +120,28 @@ func TestFinder_BelievesItsUsersOnly(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f, name := newFinder(cfg, discard), fmt.Sprintf("pretend%d", os.Getpid())
+	f, err := newFinder(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := fmt.Sprintf("pretend%d", os.Getpid())
 	expect := func(want string) {
 		t.Helper()
 		if mem, err := f.open(t.Context(), name); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v, %v; want %q", mem, err, want)
 		}
 	}
-	expect("cannot find a QEMU that is called")
+	expect("no QEMU machine is called")
 	pretend(t, name, 65534)
-	expect("its user is none of users")
+	expect("is of user 65534")
 	pretend(t, name, 0)
 	// The stranger's is not counted: what is wrong with root's is that it has no RAM.
 	expect("it has no mapping of 134217728 bytes")
 	pretend(t, name, 0)
-	expect("2 QEMUs are called so")
+	if _, err := newFinder(&config.InspectorConfig{Users: []string{"no-such-user"}}); err == nil {
+		t.Error("a finder that believes nobody")
+	}
+	expect("2 QEMU machines are called")
 }
 
 // A machine that keeps its RAM to itself is found and opened, by its own ways only.

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 
 	"github.com/vmgate/vmgate/internal/config"
 	"github.com/vmgate/vmgate/pkg/vmi"
@@ -104,8 +105,15 @@ func find(place config.Process) (qemu.Machine, error) {
 	if place.PIDFile != "" {
 		return qemu.ByPIDFile(place.PIDFile)
 	}
-	return qemu.ByName(place.Name)
+	machine, err := qemu.ByName(place.Name, append(qemu.Users(believed...), uint32(os.Geteuid()))...)
+	if err != nil && place.Name != "" {
+		err = fmt.Errorf("%w (of users %s; one of another is to be named by its pid-file)", err, strings.Join(believed, ", "))
+	}
+	return machine, err
 }
+
+// believed are the users whose QEMUs are what they call themselves.
+var believed = []string{"root", "libvirt-qemu", "qemu"}
 
 // OpenMachine opens the memory of a machine that was found. What QEMU leaves
 // behind when it ends stays readable, and would answer on.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/user"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -82,21 +83,48 @@ func escapeGlob(s string) string {
 	return strings.NewReplacer(`\`, `\\`, "*", `\*`, "?", `\?`, "[", `\[`, "/", "?").Replace(s)
 }
 
-// ByName finds the one machine of a name. Two of one name are an error: one of
-// them may want to be taken for the other.
-func ByName(name string) (Machine, error) {
+// ByName finds the one machine of a name that one of the users runs, or anybody if
+// there are none. Two of one name are an error: one of them may want to be taken for
+// the other.
+func ByName(name string, users ...uint32) (Machine, error) {
 	all, err := Find()
 	if err != nil {
 		return Machine{}, err
 	}
-	all = slices.DeleteFunc(all, func(m Machine) bool { return m.Name != name })
-	switch len(all) {
-	case 0:
-		return Machine{}, fmt.Errorf("%w is called %q here", ErrNoMachine, name)
-	case 1:
-		return all[0], nil
+	var found, strangers []Machine
+	for _, m := range all {
+		switch {
+		case m.Name != name:
+		case len(users) > 0 && !slices.Contains(users, m.UID):
+			strangers = append(strangers, m)
+		default:
+			found = append(found, m)
+		}
 	}
-	return Machine{}, fmt.Errorf("%d QEMU machines are called %q (processes %d and %d)", len(all), name, all[0].PID, all[1].PID)
+	switch {
+	case len(found) == 1:
+		return found[0], nil
+	case len(found) > 1:
+		return Machine{}, fmt.Errorf("%d QEMU machines are called %q (processes %d and %d)", len(found), name, found[0].PID, found[1].PID)
+	case len(strangers) > 0:
+		return Machine{}, fmt.Errorf("%w that can be believed is called %q here: process %d is of user %d", ErrNoMachine, name, strangers[0].PID, strangers[0].UID)
+	}
+	return Machine{}, fmt.Errorf("%w is called %q here", ErrNoMachine, name)
+}
+
+// Users gives the ids of users who are there.
+func Users(names ...string) []uint32 {
+	var out []uint32
+	for _, name := range names {
+		u, err := user.Lookup(name)
+		if err != nil {
+			continue
+		}
+		if uid, err := strconv.ParseUint(u.Uid, 10, 32); err == nil {
+			out = append(out, uint32(uid))
+		}
+	}
+	return out
 }
 
 // ByPIDFile finds the machine whose pid QEMU has written to a file (-pidfile).

@@ -58,7 +58,16 @@ func (m Machine) open(ctx context.Context, monitor string, ways []Way) (vmi.Memo
 	if len(errs) == 0 {
 		return nil, "", errors.New("no way is allowed")
 	}
-	return nil, "", errors.Join(errs...)
+	return nil, "", eachOf(errs)
+}
+
+// eachOf joins errors in one line.
+func eachOf(errs []error) error {
+	joined := errs[0]
+	for _, err := range errs[1:] {
+		joined = fmt.Errorf("%w; %w", joined, err)
+	}
+	return joined
 }
 
 func (m Machine) openBy(ctx context.Context, way Way, monitor string) (vmi.Memory, error) {
