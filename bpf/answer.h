@@ -27,7 +27,7 @@ struct arp_packet {
 
 _Static_assert(sizeof(struct arp_packet) == 28, "arp_packet");
 
-/* A neighbour solicitation or advertisement with its one usual option. */
+/* A neighbour solicitation or advertisement, and its one usual option. */
 struct neighbour_message {
 	__u8 type;
 	__u8 code;
@@ -35,12 +35,16 @@ struct neighbour_message {
 	__u8 flags;
 	__u8 reserved[3];
 	union address target;
-	__u8 option;
-	__u8 option_len; /* in units of 8 bytes */
+};
+
+struct mac_option {
+	__u8 type;
+	__u8 len; /* in units of 8 bytes */
 	__u8 mac[6];
 };
 
-_Static_assert(sizeof(struct neighbour_message) == 32, "neighbour_message");
+_Static_assert(sizeof(struct neighbour_message) == 24, "neighbour_message");
+_Static_assert(sizeof(struct mac_option) == 8, "mac_option");
 
 /*
  * With which MAC does the gateway answer for the station that has mac? Returns
@@ -111,16 +115,18 @@ static __always_inline __u8 advert_flags(const struct packet *pkt)
 	return NA_SOLICITED_OVERRIDE | (vm && (vm->flags & VM_ROUTER) ? NA_ROUTER : 0);
 }
 
-/* The ICMPv6 checksum of a message of len (24 or 32) bytes with checksum 0. */
-static __always_inline __sum16 neighbour_checksum(const struct ipv6hdr *ip, struct neighbour_message *msg, __u32 len)
+/* The ICMPv6 checksum of a message with checksum 0; option may be NULL. */
+static __always_inline __sum16 neighbour_checksum(const struct ipv6hdr *ip, struct neighbour_message *msg,
+						  struct mac_option *option)
 {
+	__u32 len = sizeof(*msg) + (option ? sizeof(*option) : 0);
 	__be32 rest[2] = { bpf_htonl(len), bpf_htonl(IPPROTO_ICMPV6) };
 	__u64 sum = bpf_csum_diff(NULL, 0, (__be32 *)&ip->saddr, 32, 0);
 
 	sum = bpf_csum_diff(NULL, 0, rest, sizeof(rest), sum);
-	sum = bpf_csum_diff(NULL, 0, (__be32 *)msg, 24, sum);
-	if (len == sizeof(*msg))
-		sum = bpf_csum_diff(NULL, 0, (__be32 *)&msg->option, 8, sum);
+	sum = bpf_csum_diff(NULL, 0, (__be32 *)msg, sizeof(*msg), sum);
+	if (option)
+		sum = bpf_csum_diff(NULL, 0, (__be32 *)option, sizeof(*option), sum);
 	sum = (sum & 0xffff) + (sum >> 16 & 0xffff) + (sum >> 32);
 	sum = (sum & 0xffff) + (sum >> 16);
 	sum = (sum & 0xffff) + (sum >> 16);
@@ -137,6 +143,7 @@ static __always_inline struct decision answer_solicitation(struct packet *pkt, c
 	struct decision decision = answered(pkt, set, holder);
 	struct ipv6hdr *ip = at(data, data_end, pkt->l3, sizeof(*ip));
 	__u32 len = pkt->end - pkt->l4;
+	struct mac_option *option = NULL;
 	struct neighbour_message *msg;
 	struct ethhdr *eth = data;
 
@@ -144,18 +151,17 @@ static __always_inline struct decision answer_solicitation(struct packet *pkt, c
 		return decision;
 	if (is_unspecified(&pkt->src))
 		return port.proxy ? absorb() : ask_holder(pkt, set, data, data_end, holder);
-	msg = at(data, data_end, pkt->l3 + sizeof(*ip), 24);
+	msg = at(data, data_end, pkt->l3 + sizeof(*ip), sizeof(*msg));
 	if (!ip || !msg || (void *)(eth + 1) > data_end || pkt->l4 != pkt->l3 + sizeof(*ip))
 		return drop(REASON_DROP_UNPARSED);
-	if (len != 24 && len != sizeof(*msg))
+	if (len == sizeof(*msg) + sizeof(*option))
+		option = at(data, data_end, pkt->l3 + sizeof(*ip) + sizeof(*msg), sizeof(*option));
+	if (!option && len != sizeof(*msg))
 		return drop(REASON_DROP_UNPARSED);
-	if (len == sizeof(*msg)) {
-		msg = at(data, data_end, pkt->l3 + sizeof(*ip), sizeof(*msg));
-		if (!msg)
-			return drop(REASON_DROP_UNPARSED);
-		msg->option = 2; /* the target's MAC */
-		msg->option_len = 1;
-		__builtin_memcpy(msg->mac, with, 6);
+	if (option) {
+		option->type = 2; /* the target's MAC */
+		option->len = 1;
+		__builtin_memcpy(option->mac, with, 6);
 	}
 	turn_round(pkt, eth, with);
 	__builtin_memcpy(&ip->daddr, &pkt->src, 16);
@@ -164,7 +170,7 @@ static __always_inline struct decision answer_solicitation(struct packet *pkt, c
 	msg->type = 136;
 	msg->checksum = 0;
 	msg->flags = advert_flags(pkt);
-	msg->checksum = neighbour_checksum(ip, msg, len);
+	msg->checksum = neighbour_checksum(ip, msg, option);
 	return decision;
 }
 

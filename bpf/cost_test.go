@@ -4,13 +4,17 @@ import (
 	"testing"
 
 	"github.com/cilium/ebpf"
+
+	"github.com/vmgate/vmgate/bpf"
 )
 
 // TestCost_VerifierEffortStaysBounded keeps the programs far from the
 // verifier's million: other kernels prune differently. A change that crosses a
 // limit has multiplied paths; see the notes on scratch in maps.h.
 func TestCost_VerifierEffortStaysBounded(t *testing.T) {
-	xdp, tcx := newGateway(t), newGatewayOn(t, pathTCX)
+	// The constants of a port decide how much of the programs is left: all of it here.
+	full := bpf.VmgatePortConfig{Id: portApp, Segment: portApp, Group: group, Proxy: 1, Answer: 1, Multicast: 1}
+	xdp, tcx := load(t, pathXDP, full, nil), load(t, pathTCX, full, nil)
 	for name, limit := range map[string]uint32{
 		"vmgate_ingress": 300_000,
 		"vmgate_tcx":     300_000,
