@@ -1,6 +1,7 @@
 package bench_test
 
 import (
+	"fmt"
 	"runtime"
 	"slices"
 	"testing"
@@ -53,9 +54,12 @@ func (c *crowdGuest) measure(b *testing.B) map[string]result.Figure {
 	questions := c.known(b, guest, 64)
 	runs := map[string][]float64{}
 	for run := range vmiRuns {
-		for name, value := range c.round(b, guest, questions, run) {
-			runs[name] = append(runs[name], value)
-		}
+		alone(b, func() error {
+			for name, value := range c.round(b, guest, questions, run) {
+				runs[name] = append(runs[name], value)
+			}
+			return nil
+		})
 	}
 	through, err := vmi.OpenProcess(c.monitor(b), vmi.ProcessRAM{Size: crowdMiB << 20})
 	must(b, err)
@@ -120,14 +124,17 @@ func quantiles(b *testing.B, guest vmi.Guest, questions []owned, name string, ru
 	}
 	runtime.GC()
 	took := make([]time.Duration, 0, vmiQuestions)
-	for i := range vmiQuestions {
-		begin := time.Now()
-		a := questions[i%len(questions)].ask(b, guest)
-		took = append(took, time.Since(begin))
-		if !a.Cached {
-			b.Fatalf("not known any more: %+v", a)
+	alone(b, func() error {
+		for i := range vmiQuestions {
+			begin := time.Now()
+			a := questions[i%len(questions)].ask(b, guest)
+			took = append(took, time.Since(begin))
+			if !a.Cached {
+				return fmt.Errorf("not known any more: %+v", a)
+			}
 		}
-	}
+		return nil
+	})
 	slices.Sort(took)
 	runs[name+"_p50_us"] = append(runs[name+"_p50_us"], us(took[len(took)/2]))
 	runs[name+"_p99_us"] = append(runs[name+"_p99_us"], us(took[len(took)*99/100]))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strconv"
 )
 
 // owners answers a query once.
@@ -122,7 +123,7 @@ func (g *linuxGuest) describe(ctx context.Context, holders []holder, what map[ui
 
 // via says what the process holds.
 func (h holder) via(what map[uint64]string) string {
-	via := fmt.Sprintf("descriptor %d", h.fd)
+	via := "descriptor " + strconv.Itoa(int(h.fd))
 	if h.ring != 0 {
 		via = fmt.Sprintf("file %d of its io_uring", h.fd)
 	}

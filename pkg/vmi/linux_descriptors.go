@@ -140,7 +140,7 @@ func (d *descriptors) refresh(k *linuxKernel, t task, buf []byte) []byte {
 		old.raw = nil
 		return raw
 	}
-	old.raw = append(old.raw[:0], raw...)
+	old.raw = slices.Clone(raw) // a new one: who names its sockets reads it without the lock
 	return raw
 }
 

@@ -17,9 +17,8 @@ const (
 	maxNotes     = 4096
 )
 
-// process describes a process but for its program. known are tasks that have
-// been read already, by address; nil is fine.
-func (k *linuxKernel) process(t task, known map[uint64]task) Process {
+// process describes a process but for its program; known may be nil.
+func (k *linuxKernel) process(t task, known lineages) Process {
 	p := Process{PID: t.tgid, Start: t.start, Name: t.comm, Kernel: t.flags&taskKernelThread != 0}
 	if p.Parents = k.lineage(t, known); len(p.Parents) > 0 {
 		p.PPID = p.Parents[0].PID

@@ -251,8 +251,9 @@ func (k *linuxKernel) readLayout() error {
 		}
 	}
 	k.taskSpan, k.taskAt = spanOf(ofTask...), partsOf(ofTask)
-	k.sockSpan = spanOf(k.SockPort, k.SockPeerPort, k.SockPeer4, k.SockLocal4, k.SockPeer6, k.SockLocal6, k.SockFamily,
-		k.SockState, k.SockV6Only, k.SockNet, k.SockProtocol, k.SockSocket)
+	ofSock := []field{k.SockPort, k.SockPeerPort, k.SockPeer4, k.SockLocal4, k.SockPeer6, k.SockLocal6, k.SockFamily,
+		k.SockState, k.SockV6Only, k.SockNet, k.SockProtocol, k.SockSocket}
+	k.sockSpan, k.sockAt = spanOf(ofSock...), partsOf(ofSock)
 	return nil
 }
 

@@ -72,7 +72,7 @@ func (g *linuxGuest) Owners(ctx context.Context, q Query) (Answer, error) {
 		return Answer{}, fmt.Errorf("cannot find the owner of port %v of protocol %d: %w", q.Local.Port(), q.Proto, err)
 	}
 	if answer.State != StateHeld {
-		answer.Past = g.fds.pastOwners(q)
+		answer.Past = g.past(q)
 	}
 	if !answer.Cached {
 		g.takeAlong()
@@ -109,7 +109,7 @@ func retry[T any](ctx context.Context, k *linuxKernel, try func() (T, error)) (o
 
 // process describes a process. Its program is read once for each exec, as soon
 // as all of it is in memory: that is most of the work.
-func (g *linuxGuest) process(t task, known map[uint64]task) Process {
+func (g *linuxGuest) process(t task, known lineages) Process {
 	p := g.k.process(t, known)
 	key := image{t.id(), t.mm, t.cgroups, t.nsproxy}
 	g.mu.Lock()
@@ -138,10 +138,7 @@ func (g *linuxGuest) Processes(ctx context.Context) ([]Process, error) {
 		return nil, fmt.Errorf("cannot list the processes: %w", err)
 	}
 	out := make([]Process, 0, len(c.last))
-	known := make(map[uint64]task, len(c.last))
-	for _, s := range c.last {
-		known[s.task.addr] = s.task
-	}
+	known := make(lineages)
 	all := sightings(c.last)
 	slices.SortFunc(all, func(a, b *sighting) int { return cmp.Compare(a.task.pid, b.task.pid) })
 	for _, s := range all {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 )
 
 // holdersOf finds the processes that hold any of the sockets.
@@ -33,7 +34,8 @@ func (g *linuxGuest) holdersOf(ctx context.Context, socks []sock) (Answer, error
 			return Answer{}, fmt.Errorf("%w: socket on port %d changed (%w)", ErrUnstable, s.local.Port(), errors.Join(err))
 		}
 	}
-	answer := Answer{Cached: hit, Verified: fmt.Sprintf("%d sockets, %d files and %d descriptors, pids and start times read again", len(socks), len(files), len(holders))}
+	answer := Answer{Cached: hit, Verified: strconv.Itoa(len(socks)) + " sockets, " + strconv.Itoa(len(files)) + " files and " +
+		strconv.Itoa(len(holders)) + " descriptors, pids and start times read again"}
 	answer.Owners, err = g.describe(ctx, holders, nil)
 	return answer, err
 }

@@ -20,6 +20,7 @@ type linuxKernel struct {
 	taskAt   []span          // the parts of taskSpan that are of use
 	known    map[uint64]task // tasks that were read in this look; nil: read each time
 	sockSpan span
+	sockAt   []span // as taskAt
 	scratch  *scratch
 	followed *followed
 	slabs    *slabPages

@@ -115,8 +115,8 @@ func (t *fdTable) seen() time.Time {
 }
 
 // pastOwners are the processes that were seen to hold the socket that a query
-// names, the latest first.
-func (d *descriptors) pastOwners(q Query) []PastOwner {
+// names, the latest first; in one network namespace, or in all if net is 0.
+func (d *descriptors) pastOwners(q Query, net uint64) []PastOwner {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	var out []PastOwner
@@ -128,7 +128,7 @@ func (d *descriptors) pastOwners(q Query) []PastOwner {
 		if e.in != nil {
 			owner, seen = e.in.owner, e.in.seen()
 		}
-		if owner == nil || q.Local.Addr().IsValid() && !sameHost(sock{local: netip.AddrPortFrom(e.addr, 0)}, q.Local.Addr()) {
+		if owner == nil || net != 0 && e.net != net || q.Local.Addr().IsValid() && !sameHost(sock{local: netip.AddrPortFrom(e.addr, 0)}, q.Local.Addr()) {
 			return
 		}
 		out = append(out, PastOwner{*owner, seen})
@@ -147,6 +147,20 @@ func (d *descriptors) pastOwners(q Query) []PastOwner {
 	}
 	slices.SortFunc(out, func(a, b PastOwner) int { return b.Seen.Compare(a.Seen) })
 	return out
+}
+
+// past is what is remembered of a query's socket. That its namespace is gone is
+// no error: its sockets are then, too.
+func (g *linuxGuest) past(q Query) []PastOwner {
+	var net uint64
+	if q.NetNS != 0 {
+		nets, err := g.k.namespacesOf(q)
+		if err != nil {
+			return nil
+		}
+		net = nets[0].addr
+	}
+	return g.fds.pastOwners(q, net)
 }
 
 // socketOf tells which socket a file is; ok is false where it is none that
@@ -171,20 +185,9 @@ func (k *linuxKernel) socketOf(file uint64, fd uint32) (s heldSocket, ok bool) {
 	return s, ok
 }
 
-// stillSocket is socketOf for a file that was that socket before.
-func (k *linuxKernel) stillSocket(file uint64, s heldSocket) (heldSocket, bool) {
-	if socket, err := k.member(file, k.FilePrivate); err == nil && socket == s.of {
-		if now, ok := k.namedSocket(s.sk, s.of); ok {
-			now.fd = s.fd
-			return now, true
-		}
-	}
-	return k.socketOf(file, s.fd)
-}
-
 // namedSocket reads what packets name a socket by.
 func (k *linuxKernel) namedSocket(sk, socket uint64) (heldSocket, bool) {
-	r, err := k.scratch.record(k, sk, k.sockSpan)
+	r, err := k.scratch.record(k, sk, k.sockSpan, k.sockAt...)
 	if err != nil {
 		return heldSocket{}, false
 	}
@@ -193,7 +196,7 @@ func (k *linuxKernel) namedSocket(sk, socket uint64) (heldSocket, bool) {
 	switch proto {
 	case protoMPTCP:
 		proto = protoTCP
-	case protoTCP, protoUDP:
+	case protoTCP, protoUDP, protoSCTP, protoUDPLite:
 	default:
 		return heldSocket{}, false
 	}
@@ -219,46 +222,26 @@ func (g *linuxGuest) name(key table, limit int, again bool) {
 	d := g.fds
 	d.mu.Lock()
 	t := d.tables[key]
-	if t == nil || !again && string(t.raw) == string(t.named) {
+	if t == nil || !again && bytes.Equal(t.raw, t.named) {
 		d.mu.Unlock()
 		return
 	}
-	raw, read := slices.Clone(t.raw), t.read
-	named, mm, known := slices.Clone(t.named), t.mm, t.owner != nil
-	before := slices.Clone(t.sockets)
+	// None of these is changed in place.
+	raw, read, before, owner, mm := t.raw, t.read, t.holdings, t.owner, t.mm
 	d.mu.Unlock()
 
-	same := func(fd uint32) bool {
-		at := 8 * int(fd)
-		return at+8 <= len(raw) && at+8 <= len(named) && string(raw[at:at+8]) == string(named[at:at+8])
+	after, changed := before.sockets, false
+	if again {
+		after, changed = g.k.again(after)
 	}
-	after := make([]heldSocket, 0, len(before))
-	for _, s := range before {
-		if !same(s.fd) {
-			continue
+	if !bytes.Equal(raw, before.named) {
+		var all bool
+		if after, all = g.k.changed(after, before.named, raw, limit); !all {
+			return // the next sweep does it
 		}
-		if again {
-			var ok bool
-			if s, ok = g.k.stillSocket(binary.LittleEndian.Uint64(raw[8*s.fd:]), s); !ok {
-				continue
-			}
-		}
-		after = append(after, s)
+		changed = true
 	}
-	for at := 0; at+8 <= len(raw) && limit > 0; at += 8 {
-		file := binary.LittleEndian.Uint64(raw[at:])
-		if fd := uint32(at / 8); file != 0 && !same(fd) {
-			if s, ok := g.k.socketOf(file, fd); ok {
-				after = append(after, s)
-				limit--
-			}
-		}
-	}
-	if limit == 0 {
-		return // the next sweep does it
-	}
-	var owner *Process
-	if leader, err := g.k.task(key.leader); err == nil && leader.id() == t.id && len(after) > 0 && (!known || leader.mm != mm) {
+	if leader, err := g.k.task(key.leader); len(after) > 0 && err == nil && leader.id() == t.id && (owner == nil || leader.mm != mm) {
 		p := g.process(leader, nil)
 		p.Views = []string{}
 		owner, mm = &p, leader.mm
@@ -269,27 +252,83 @@ func (g *linuxGuest) name(key table, limit int, again bool) {
 	if d.tables[key] != t || t.at.After(read) {
 		return // somebody was faster
 	}
-	was, is := make(map[pastKey]bool, len(before)), make(map[pastKey]bool, len(after))
-	for _, s := range t.sockets {
-		was[s.key] = true
+	t.owner, t.mm, t.named, t.at = owner, mm, raw, read
+	if changed {
+		d.past.replace(t, after)
 	}
-	for _, s := range after {
+}
+
+// again reads the sockets of a table anew.
+func (k *linuxKernel) again(sockets []heldSocket) (out []heldSocket, changed bool) {
+	for i, s := range sockets {
+		now, ok := k.namedSocket(s.sk, s.of)
+		now.fd = s.fd
+		if now == s && ok {
+			if changed {
+				out = append(out, s)
+			}
+			continue
+		}
+		if !changed {
+			out, changed = slices.Clone(sockets[:i]), true
+		}
+		if ok {
+			out = append(out, now)
+		}
+	}
+	if !changed {
+		return sockets, false
+	}
+	return out, true
+}
+
+// changed are the sockets of a table that was before and is raw now; those at
+// unchanged descriptors are known. all is false where there are more than limit
+// new ones.
+func (k *linuxKernel) changed(known []heldSocket, before, raw []byte, limit int) (out []heldSocket, all bool) {
+	same := func(at int) bool {
+		return at+8 <= len(raw) && at+8 <= len(before) && string(raw[at:at+8]) == string(before[at:at+8])
+	}
+	for _, s := range known {
+		if same(8 * int(s.fd)) {
+			out = append(out, s)
+		}
+	}
+	for at := 0; at+8 <= len(raw); at += 8 {
+		file := binary.LittleEndian.Uint64(raw[at:])
+		if file == 0 || same(at) {
+			continue
+		}
+		s, ok := k.socketOf(file, uint32(at/8))
+		if !ok {
+			continue
+		}
+		if limit--; limit < 0 {
+			return nil, false
+		}
+		out = append(out, s)
+	}
+	return out, true
+}
+
+// replace notes which sockets a table has now.
+func (p *past) replace(t *fdTable, now []heldSocket) {
+	is := make(map[pastKey]bool, len(now))
+	for _, s := range now {
 		is[s.key] = true
 	}
+	was := make(map[pastKey]bool, len(t.sockets))
 	for _, s := range t.sockets {
-		if !is[s.key] {
-			d.past.ended(s, t)
+		if was[s.key] = true; !is[s.key] {
+			p.ended(s, t)
 		}
 	}
-	if owner != nil {
-		t.owner, t.mm = owner, mm
-	}
-	t.named, t.at, t.sockets = raw, read, after
-	for _, s := range after {
+	for _, s := range now {
 		if !was[s.key] {
-			d.past.held(s, t)
+			p.held(s, t)
 		}
 	}
+	t.sockets = now
 }
 
 // Sweep reads what has changed in all tables of descriptors.

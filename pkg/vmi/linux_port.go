@@ -18,6 +18,10 @@ func (k *linuxKernel) portSockets(q Query, nets []netns) ([]sock, error) {
 			walk = k.tcpPort
 		}
 		err := walk(n, q.Local.Port(), func(addr uint64) error {
+			// Ports share a slot: most are told apart without reading the whole.
+			if port, err := k.word(addr+uint64(k.SockPort.off), 2); err != nil || uint16(port) != q.Local.Port() {
+				return err
+			}
 			s, err := k.sock(addr, q.Proto)
 			if err == nil && s.local.Port() == q.Local.Port() && s.net == n.addr {
 				out = append(out, s)

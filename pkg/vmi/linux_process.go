@@ -230,16 +230,17 @@ func (k *linuxKernel) linked(node uint64) bool {
 	return err == nil && forth == node
 }
 
-// hidden looks at one process up to n times; it is hidden if it lives and ps
+// hidden looks at one process, which was read just now, up to n times; it is hidden if it lives and ps
 // shows it in none of them.
 func (k *linuxKernel) hidden(ctx context.Context, t task, n int) (views []string, why string, err error) {
+	now := t
 	for i := range n {
 		if i > 0 {
 			if err := pause(ctx, sampleGap); err != nil {
 				return nil, "", err
 			}
+			now, err = k.task(t.addr)
 		}
-		now, err := k.task(t.addr)
 		if err != nil || now.id() != t.id() || !k.living(now) {
 			return nil, "", fmt.Errorf("%w: process %d has just ended", ErrUnstable, t.pid)
 		}

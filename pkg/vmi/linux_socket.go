@@ -64,7 +64,7 @@ func (s sock) mini() bool { return s.state == stateTimeWait || s.state == stateN
 // sock reads a socket. proto is that of the table it was found in: the
 // kernel's own field differs for MPTCP.
 func (k *linuxKernel) sock(addr uint64, proto uint8) (sock, error) {
-	r, err := k.scratch.record(k, addr, k.sockSpan)
+	r, err := k.scratch.record(k, addr, k.sockSpan, k.sockAt...)
 	if err != nil {
 		return sock{}, err
 	}

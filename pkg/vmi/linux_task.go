@@ -131,7 +131,7 @@ func (k *linuxKernel) tasksView(ctx context.Context) ([]task, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := make([]task, 0, max(256, len(k.known)))
+	out := make([]task, 0, max(512, len(k.known)))
 	for t.next-uint64(k.TaskTasks.off) != first {
 		if len(out) >= maxTasks {
 			return nil, fmt.Errorf("%w: endless list of tasks", ErrUnstable)
@@ -181,7 +181,8 @@ func (k *linuxKernel) treeView(ctx context.Context) ([]task, error) {
 	if err != nil {
 		return nil, err
 	}
-	seen := map[uint64]bool{idle.addr: true}
+	seen := make(map[uint64]bool, max(256, len(k.known)))
+	seen[idle.addr] = true
 	out := make([]task, 1, max(256, len(k.known)))
 	out[0] = idle // also the queue of those whose children are to be visited
 	for at := 0; at < len(out); at++ {

@@ -34,6 +34,7 @@ type Guest struct {
 	lab    *lab.Lab
 	packet int
 	buf    []byte
+	closed bool
 }
 
 // Question is a packet's source and, as the answer, the pid of its sender.
@@ -151,8 +152,12 @@ func question(frame []byte) (q Question, ok bool) {
 	return q, dst == target.Addr()
 }
 
-// Close ends the guest and removes its network.
+// Close ends the guest and removes its network. It may be called more than once.
 func (g *Guest) Close() (err error) {
+	if g.closed {
+		return nil
+	}
+	g.closed = true
 	if g.Guest != nil {
 		err = g.Guest.Close()
 	}
