@@ -2,12 +2,16 @@ package vmi
 
 import "slices"
 
-// newestTasks is how many of the latest processes are looked at first.
-const newestTasks = 8
+// How many of the latest processes, and of the tasks that processors run, are
+// looked at first.
+const (
+	newestTasks  = 8
+	runningTasks = 8
+)
 
 // likely looks for the files where new ones are most likely: in the processes
-// where sockets were found last, in the newest processes, and then in what is
-// remembered of all. It answers only if every reference was found, so that there
+// that run now and those where sockets were found last, in the newest processes,
+// and then in what is remembered of all. It answers only if every reference was found, so that there
 // can be no further holder; nil else.
 func (s *search) likely() map[uint64][]holder {
 	s.found = make(map[uint64][]holder)
@@ -24,18 +28,22 @@ func (s *search) likely() map[uint64][]holder {
 		d.findIn(key, s.want, s.found)
 		return s.complete()
 	}
+	done := false
+	again := func(t task) bool {
+		done = try(t)
+		return !done
+	}
+	if k.current(runningTasks, again); done {
+		s.note()
+		return s.found
+	}
 	for _, key := range d.recently() {
 		if t, err := k.task(key.leader); err == nil && t.files == key.files && try(t) {
 			s.note()
 			return s.found
 		}
 	}
-	done := false
-	k.newest(newestTasks, func(t task) bool {
-		done = try(t)
-		return !done
-	})
-	if !done {
+	if k.newest(newestTasks, again); !done {
 		s.found = make(map[uint64][]holder)
 		d.find(s.want, s.found)
 		for file, holders := range s.found {
@@ -73,6 +81,31 @@ func (k *linuxKernel) newest(n int, fn func(task) bool) {
 			return
 		}
 		if t, err := k.task(addr); err != nil || !fn(t) {
+			return
+		}
+	}
+}
+
+// current calls fn with the tasks that the first n processors run, until it
+// returns false.
+func (k *linuxKernel) current(n uint32, fn func(task) bool) {
+	if !k.knowsQueues() {
+		return
+	}
+	cpus, err := k.u32(k.sym["nr_cpu_ids"])
+	if err != nil {
+		return
+	}
+	for cpu := range min(cpus, n) {
+		offset, err := k.u64(k.sym["__per_cpu_offset"] + 8*uint64(cpu))
+		if err != nil {
+			return
+		}
+		addr, err := k.member(k.sym["runqueues"]+offset, k.RunCurrent)
+		if err != nil {
+			return
+		}
+		if t, err := k.task(addr); err == nil && t.pid != 0 && !fn(t) {
 			return
 		}
 	}

@@ -15,7 +15,11 @@ const (
 	slabGap = 64
 	// slabsGoodFor is how long the slabs that are known count as all.
 	slabsGoodFor = 10 * time.Second
-	maxSlabs     = maxTasks
+	// slabShare bounds the time that looking through all memory takes, to one part
+	// in so many: with a lot of it that takes a while, and a guest that makes and
+	// ends processes all the time would have it done for every list.
+	slabShare = 50
+	maxSlabs  = maxTasks
 )
 
 // slab is one slab of a cache: where its objects are and how many.
@@ -33,17 +37,25 @@ type slabPages struct {
 	mu    sync.Mutex
 	cache uint64
 	known []slab
-	found time.Time // when all memory was looked through
+	found time.Time     // when all memory was looked through
+	took  time.Duration // how long that was
 }
 
-// of gives all slabs of a cache.
+// of gives the slabs of a cache: all of them, or, where all memory was looked
+// through just now, those found then that still are and those of the tasks that
+// this look has read.
 func (p *slabPages) of(ctx context.Context, k *linuxKernel, cache uint64) ([]slab, error) {
 	p.mu.Lock()
-	known := p.known
-	good := p.cache == cache && time.Since(p.found) < slabsGoodFor
+	known, found, took, same := p.known, p.found, p.took, p.cache == cache
 	p.mu.Unlock()
-	if count, ok := k.slabCount(cache); good && ok && count == uint64(len(known)) && k.allSlabs(cache, known) {
-		return known, nil
+	if same && time.Since(found) < slabsGoodFor {
+		still := k.stillSlabs(cache, known)
+		if count, ok := k.slabCount(cache); ok && count == uint64(len(known)) && len(still) == len(known) {
+			return known, nil
+		}
+		if time.Since(found) < slabShare*took {
+			return k.addSlabs(cache, still), nil
+		}
 	}
 	begun := time.Now()
 	known, err := k.findSlabs(ctx, cache)
@@ -52,8 +64,31 @@ func (p *slabPages) of(ctx context.Context, k *linuxKernel, cache uint64) ([]sla
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.cache, p.known, p.found = cache, known, begun
+	p.cache, p.known, p.found, p.took = cache, known, begun, time.Since(begun)
 	return known, nil
+}
+
+// addSlabs adds the slabs of tasks that are known.
+func (k *linuxKernel) addSlabs(cache uint64, slabs []slab) []slab {
+	seen := make(map[uint64]bool, len(slabs))
+	for _, s := range slabs {
+		seen[s.phys] = true
+	}
+	for addr := range k.known {
+		page, err := k.slabPage(addr)
+		if err != nil || page < k.vmemmap || !k.isDirect(addr) {
+			continue
+		}
+		phys := (page - k.vmemmap) / uint64(k.PageRecord.size) * pageSize
+		if seen[phys] || len(slabs) >= maxSlabs {
+			continue
+		}
+		seen[phys] = true
+		if one := k.stillSlabs(cache, []slab{{phys: phys}}); len(one) > 0 {
+			slabs = append(slabs, one[0])
+		}
+	}
+	return slabs
 }
 
 // slabCount is how many slabs a cache has, as its kernel says; ok is false where
@@ -74,21 +109,21 @@ func (k *linuxKernel) slabCount(cache uint64) (n uint64, ok bool) {
 	return n, err == nil
 }
 
-// allSlabs says whether pages are still slabs of a cache, each as it was.
-func (k *linuxKernel) allSlabs(cache uint64, known []slab) bool {
+// stillSlabs are those of known slabs that are of the cache now, as they are now.
+func (k *linuxKernel) stillSlabs(cache uint64, known []slab) []slab {
 	at := spanOf(k.SlabCache, k.SlabCount)
+	out := make([]slab, 0, len(known)+8)
 	for _, s := range known {
 		r, err := k.scratch.record(k, k.vmemmap+s.phys/pageSize*uint64(k.PageRecord.size), at)
 		if err != nil {
-			return false
+			continue
 		}
-		same := r.uint(k.SlabCache) == cache && objectsOf(k, r) == s.objects
+		if r.uint(k.SlabCache) == cache {
+			out = append(out, slab{s.phys, objectsOf(k, r)})
+		}
 		k.scratch.put(r)
-		if !same {
-			return false
-		}
 	}
-	return true
+	return out
 }
 
 // objectsOf is how many objects a slab has: at most a few dozen tasks; the bound
