@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -11,6 +12,10 @@ import (
 	"github.com/vmgate/vmgate/pkg/verdict"
 	"github.com/vmgate/vmgate/pkg/vmi"
 )
+
+// sweepShare: sweeps of a VM whose memory is slow to read (by a monitor, over a
+// network) take one part in so many of the time, whatever decision.scan says.
+const sweepShare = 10
 
 // sweeper looks over each VM from time to time, and at once when asked to: it
 // finds hidden processes that open no connection, and the ports of processes
@@ -52,16 +57,19 @@ func (s *sweeper) bell(vm string) chan struct{} {
 // run sweeps one VM until ctx is done.
 func (s *sweeper) run(ctx context.Context, g *guest) {
 	bell := s.bell(g.vm)
+	var took time.Duration
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-bell:
-		case <-time.After(s.now().cfg.Decision.Scan):
+		case <-time.After(max(s.now().cfg.Decision.Scan, sweepShare*took)):
 		}
+		begin := time.Now()
 		if err := s.sweep(ctx, g); err != nil && ctx.Err() == nil {
 			s.log.Debug("sweep ended early", "vm", g.vm, "error", err)
 		}
+		took = time.Since(begin)
 	}
 }
 
@@ -77,14 +85,13 @@ func (s *sweeper) sweep(ctx context.Context, g *guest) error {
 	defer cancel()
 	begin := time.Now()
 	defer func() { s.metrics.ObserveSweep(g.vm, time.Since(begin)) }()
-	if err := open.Sweep(ctx); err != nil {
-		g.Noticed(err)
-		return fmt.Errorf("cannot sweep %s: %w", g.vm, err)
-	}
+	swept := open.Sweep(ctx) // the hidden are looked for also where that failed
 	processes, err := open.Processes(ctx)
-	if err != nil {
+	if err = errors.Join(swept, err); err != nil {
 		g.Noticed(err)
-		return fmt.Errorf("cannot list the processes of %s: %w", g.vm, err)
+	}
+	if processes == nil {
+		return fmt.Errorf("cannot sweep %s: %w", g.vm, err)
 	}
 	if err := s.judgeFindings(ctx, g.vm, open); err != nil {
 		g.Noticed(err)
@@ -101,9 +108,9 @@ func (s *sweeper) sweep(ctx context.Context, g *guest) error {
 		}
 	}
 	if len(convicted) == 0 {
-		return nil
+		return swept
 	}
-	return s.notePorts(ctx, g, convicted)
+	return errors.Join(swept, s.notePorts(ctx, g, convicted))
 }
 
 // findingsEvery is how often a VM is searched for what is hidden or hooked, where a

@@ -33,6 +33,7 @@ type fdTable struct {
 	read         time.Time // when the reading began
 	raw          []byte    // the addresses of the open files, by descriptor
 	kept         bool      // false: there was no room for raw
+	unlisted     bool      // only the allocator shows the task
 	holdings               // its sockets
 }
 
@@ -46,6 +47,7 @@ type descriptors struct {
 	crowded bool      // there are more tables than are remembered
 	recent  []table   // where sockets were found last, the latest first
 	passed  time.Time // when the last complete pass began
+	swept   time.Time // when the last sweep began
 	past    past
 }
 
@@ -156,22 +158,23 @@ func (d *descriptors) forget(key table) {
 }
 
 // pass reads all tables of the processes that the guest lists, that descend from
-// listed ones, and of their threads, unless one that began after since has done so.
-func (d *descriptors) pass(ctx context.Context, k *linuxKernel, since time.Time) error {
+// listed ones, and of their threads, unless one that began after since has done
+// so; with slabs also of those that only the allocator shows.
+func (d *descriptors) pass(ctx context.Context, k *linuxKernel, since time.Time, slabs bool) error {
 	select {
 	case <-d.turn:
 	case <-ctx.Done():
 		return ctx.Err()
 	}
 	defer func() { d.turn <- struct{}{} }()
-	return d.passInTurn(ctx, k, since)
-}
-
-// passInTurn is pass for who has the token.
-func (d *descriptors) passInTurn(ctx context.Context, k *linuxKernel, since time.Time) error {
 	if d.passedSince(since) {
 		return nil
 	}
+	return d.passInTurn(ctx, k, slabs)
+}
+
+// passInTurn is pass for who has the token.
+func (d *descriptors) passInTurn(ctx context.Context, k *linuxKernel, slabs bool) error {
 	begun := time.Now()
 	if k.known == nil {
 		k = k.oneLook()
@@ -181,7 +184,11 @@ func (d *descriptors) passInTurn(ctx context.Context, k *linuxKernel, since time
 	d.mu.Unlock()
 	var buf []byte
 	seen := make(map[table]bool)
-	for _, view := range []func(context.Context) ([]task, error){k.tasksAndThreads, k.treeAndThreads} {
+	views := []func(context.Context) ([]task, error){k.tasksAndThreads, k.treeAndThreads}
+	if slabs {
+		views = append(views, k.slabView)
+	}
+	for n, view := range views {
 		tasks, err := view(ctx)
 		if err != nil {
 			return err
@@ -194,18 +201,28 @@ func (d *descriptors) passInTurn(ctx context.Context, k *linuxKernel, since time
 			if !seen[key] {
 				seen[key] = true
 				buf = d.refresh(k, t, buf)
+				d.mark(key, n == 2)
 			}
 		}
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for key, t := range d.tables {
-		if t.read.Before(begun) {
+		if t.read.Before(begun) && (slabs || !t.unlisted) {
 			d.forget(key)
 		}
 	}
 	d.passed = begun
 	return nil
+}
+
+// mark says of a table whether only the allocator shows its task.
+func (d *descriptors) mark(key table, unlisted bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if t := d.tables[key]; t != nil {
+		t.unlisted = unlisted
+	}
 }
 
 func (d *descriptors) passedSince(since time.Time) bool {

@@ -33,8 +33,8 @@ type memory struct {
 	holders  map[uint64]cached // by struct file
 	fds      *descriptors      // has a lock of its own
 	programs map[image]program
-	size     int       // of programs
-	held     heldIndex // has a lock of its own
+	size     int        // of programs
+	held     *heldIndex // has a lock of its own
 }
 
 // image names a program in execution and where it runs: exec gives the process
@@ -52,7 +52,7 @@ type cached struct {
 }
 
 func newLinuxGuest(k *linuxKernel, opt Options) *linuxGuest {
-	m := &memory{holders: make(map[uint64]cached), fds: newDescriptors(), programs: make(map[image]program)}
+	m := &memory{holders: make(map[uint64]cached), fds: newDescriptors(), programs: make(map[image]program), held: newHeldIndex()}
 	return &linuxGuest{k: k, samples: opt.HiddenSamples, memory: m}
 }
 

@@ -3,7 +3,6 @@ package vmi
 import (
 	"context"
 	"encoding/binary"
-	"sync"
 	"time"
 )
 
@@ -13,7 +12,8 @@ import (
 
 // heldFor is how long what was found by descriptor is used again: the search is
 // the dearest of all, and a guest can make every packet ask for it.
-const heldFor = time.Second
+// Sweeps find the same, a little more often than that.
+const heldFor = 1500 * time.Millisecond
 
 // From include/uapi/linux/in.h, and include/linux/net.h.
 const (
@@ -150,9 +150,15 @@ type heldPort struct {
 
 // heldIndex remembers the held sockets by port.
 type heldIndex struct {
-	mu   sync.Mutex
-	read time.Time // when the reading began
+	turn chan struct{} // holds a token: whoever reads has it
+	read time.Time     // when the reading began
 	by   map[heldPort][]uint64
+}
+
+func newHeldIndex() *heldIndex {
+	x := &heldIndex{turn: make(chan struct{}, 1)}
+	x.turn <- struct{}{}
+	return x
 }
 
 // heldOnPort reads the held sockets that a query can be about.
@@ -167,9 +173,15 @@ func (g *linuxGuest) heldOnPort(ctx context.Context, q Query, nets []netns) ([]s
 		oldest = oldest.Add(-heldFor)
 		keys = append(keys, heldPort{proto: q.Proto, port: uint16(q.Proto), raw: true})
 	}
-	addrs, err := g.held.find(ctx, g.k, keys, oldest)
-	if err != nil {
-		return nil, err
+	addrs, swept := []uint64(nil), false
+	if q.Proto == protoTCP || q.Proto == protoUDP {
+		addrs, swept = g.fds.onPort(q.Proto, q.Local.Port(), oldest)
+	}
+	if !swept {
+		var err error
+		if addrs, err = g.held.find(ctx, g.k, keys, oldest); err != nil {
+			return nil, err
+		}
 	}
 	within := netSet(nets)
 	var out []sock
@@ -184,8 +196,12 @@ func (g *linuxGuest) heldOnPort(ctx context.Context, q Query, nets []netns) ([]s
 
 // find gives the sockets of ports as they were read not before oldest.
 func (x *heldIndex) find(ctx context.Context, k *linuxKernel, keys []heldPort, oldest time.Time) ([]uint64, error) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
+	select {
+	case <-x.turn:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	defer func() { x.turn <- struct{}{} }()
 	if x.by == nil || x.read.Before(oldest) {
 		begun, by := time.Now(), make(map[heldPort][]uint64)
 		err := k.heldSockets(ctx, func(h heldSock) {

@@ -89,7 +89,7 @@ func (g *linuxGuest) findHolders(ctx context.Context, want map[uint64]uint64) (m
 			return found, nil
 		}
 	}
-	if err := g.fds.pass(ctx, g.k, asked); err != nil {
+	if err := g.fds.pass(ctx, g.k, asked, false); err != nil {
 		return nil, err
 	}
 	s.found = make(map[uint64][]holder)

@@ -344,7 +344,8 @@ func (g *linuxGuest) Sweep(ctx context.Context) error {
 func (g *linuxGuest) sweep(ctx context.Context) error {
 	look := *g
 	look.k = g.k.oneLook()
-	if err := g.fds.pass(ctx, look.k, time.Now()); err != nil {
+	begun := time.Now()
+	if err := g.fds.pass(ctx, look.k, begun, true); err != nil {
 		return err
 	}
 	for i, key := range g.fds.all() {
@@ -353,7 +354,28 @@ func (g *linuxGuest) sweep(ctx context.Context) error {
 		}
 		look.name(key, maxPast, true)
 	}
+	g.fds.mu.Lock()
+	defer g.fds.mu.Unlock()
+	g.fds.swept = begun
 	return nil
+}
+
+// onPort are the sockets (struct sock) of a port that processes were seen to
+// hold by the last sweep; ok is false if that is older than oldest.
+func (d *descriptors) onPort(proto uint8, port uint16, oldest time.Time) (out []uint64, ok bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.swept.Before(oldest) {
+		return nil, false
+	}
+	for _, t := range d.tables {
+		for _, s := range t.sockets {
+			if s.key.proto == proto && s.key.port == port {
+				out = append(out, s.sk)
+			}
+		}
+	}
+	return out, true
 }
 
 // all are the tables that are remembered.
