@@ -57,44 +57,6 @@ func newDescriptors() *descriptors {
 	return d
 }
 
-// readTable reads a table of descriptors into buf, which grows where it must.
-func (k *linuxKernel) readTable(files uint64, buf []byte) ([]byte, error) {
-	if b, ok := k.readSmallTable(files, buf); ok {
-		return b, nil
-	}
-	array, n, err := k.fdTable(files)
-	if err != nil {
-		return nil, err
-	}
-	buf = slices.Grow(buf[:0], int(8*n))[:8*n]
-	for at := 0; at < len(buf); at += pageSize {
-		if err := k.read(buf[at:min(at+pageSize, len(buf))], array+uint64(at)); err != nil {
-			return nil, err
-		}
-	}
-	return buf, nil
-}
-
-// readSmallTable is readTable where the table lies in files_struct itself, as it
-// does until a process has more than 64 files open: one read gets it.
-func (k *linuxKernel) readSmallTable(files uint64, buf []byte) ([]byte, bool) {
-	if k.FilesTab.size == 0 || k.FilesArray.size == 0 {
-		return nil, false
-	}
-	inner := func(f field) field { return field{off: k.FilesTab.off + f.off, size: f.size} }
-	array := field{off: k.FilesArray.off, size: k.FilesArray.size}
-	r, err := k.scratch.record(k, files, spanOf(k.FilesTable, inner(k.TableMax), inner(k.TableFD), array))
-	if err != nil {
-		return nil, false
-	}
-	defer k.scratch.put(r)
-	n := uint32(r.uint(inner(k.TableMax)))
-	if r.uint(k.FilesTable) != files+uint64(k.FilesTab.off) || r.uint(inner(k.TableFD)) != files+uint64(array.off) || 8*n > array.size {
-		return nil, false
-	}
-	return append(buf[:0], r.bytes(array, 8*n)...), true
-}
-
 // refresh reads the table of a task again. That it fails is no error: tasks exit
 // while they are looked at, and what is found is verified afterwards.
 func (d *descriptors) refresh(k *linuxKernel, t task, buf []byte) []byte {

@@ -2,13 +2,8 @@ package vmi
 
 import (
 	"context"
-	"encoding/binary"
-	"fmt"
 	"time"
 )
-
-// maxFDs bounds the descriptors of one process that are looked through.
-const maxFDs = 1 << 20
 
 // holder is one descriptor of a socket.
 type holder struct {
@@ -19,58 +14,6 @@ type holder struct {
 	fd     uint32
 	file   uint64
 	ring   uint64 // struct io_ring_ctx, where fd is a slot of its registered files; 0: fd is a descriptor
-}
-
-// fdTable gives the array of open files of a task.
-func (k *linuxKernel) fdTable(files uint64) (fd uint64, n uint32, err error) {
-	table, err := k.member(files, k.FilesTable)
-	if err != nil {
-		return 0, 0, err
-	}
-	r, err := k.record(table, spanOf(k.TableMax, k.TableFD))
-	if err != nil {
-		return 0, 0, err
-	}
-	n = uint32(r.uint(k.TableMax))
-	if n > maxFDs {
-		return 0, 0, fmt.Errorf("%w: %d descriptors", ErrUnstable, n)
-	}
-	return r.uint(k.TableFD), n, nil
-}
-
-// holds says whether descriptor number fd of the table is still the file.
-func (k *linuxKernel) holds(files uint64, fd uint32, file uint64) bool {
-	array, n, err := k.fdTable(files)
-	if err != nil || fd >= n {
-		return false
-	}
-	got, err := k.u64(array + 8*uint64(fd))
-	return err == nil && got == file
-}
-
-// scanFiles looks through one table of descriptors for files and calls found with each.
-func (k *linuxKernel) scanFiles(files uint64, want map[uint64]uint64, found func(file uint64, fd uint32)) error {
-	array, n, err := k.fdTable(files)
-	if err != nil || n == 0 {
-		return err
-	}
-	var buf [pageSize]byte
-	for first := uint32(0); first < n; first += pageSize / 8 {
-		chunk := buf[:8*min(n-first, pageSize/8)]
-		if err := k.read(chunk, array+8*uint64(first)); err != nil {
-			return err
-		}
-		for i := 0; i < len(chunk); i += 8 {
-			file := binary.LittleEndian.Uint64(chunk[i:])
-			if file == 0 {
-				continue
-			}
-			if _, wanted := want[file]; wanted {
-				found(file, first+uint32(i/8))
-			}
-		}
-	}
-	return nil
 }
 
 // fewFiles is up to how many files are looked for in the likeliest places first.
