@@ -13,6 +13,9 @@ func (g *linuxGuest) owners(ctx context.Context, q Query) (Answer, error) {
 	if err != nil {
 		return Answer{}, err
 	}
+	if answer, found, err := g.knownFlow(ctx, q, nets); err != nil || found {
+		return answer, err
+	}
 	all, err := g.k.portSockets(q, nets)
 	if err != nil {
 		return Answer{}, err
@@ -38,6 +41,9 @@ func (g *linuxGuest) heldBy(ctx context.Context, q Query, nets []netns, groups [
 			return answer, false, err
 		}
 		answer.Note = answer.State.note(true)
+		if level == matchFlow && len(group) == 1 {
+			g.rememberFlow(q, group[0].addr)
+		}
 		if answer.State == StateElsewhere {
 			err = g.addCandidates(ctx, &answer, q, nets)
 		}

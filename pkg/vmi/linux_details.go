@@ -135,7 +135,7 @@ func (k *linuxKernel) userSpace(mm uint64) (userSpace, error) {
 		return userSpace{}, err
 	}
 	root, _, err := k.phys(pgd)
-	return userSpace{pageTable{mem: k.mem, root: root, levels: k.tables.levels}}, err
+	return userSpace{pageTable{mem: metered{k.mem, k.budget}, root: root, levels: k.tables.levels}}, err
 }
 
 // read fills p from a user address; pages that are not resident are an error.

@@ -33,8 +33,9 @@ type memory struct {
 	holders  map[uint64]cached // by struct file
 	fds      *descriptors      // has a lock of its own
 	programs map[image]program
-	size     int        // of programs
-	held     *heldIndex // has a lock of its own
+	size     int                // of programs
+	flows    map[flowKey]uint64 // struct sock
+	held     *heldIndex         // has a lock of its own
 }
 
 // image names a program in execution and where it runs: exec gives the process
@@ -52,7 +53,7 @@ type cached struct {
 }
 
 func newLinuxGuest(k *linuxKernel, opt Options) *linuxGuest {
-	m := &memory{holders: make(map[uint64]cached), fds: newDescriptors(), programs: make(map[image]program), held: newHeldIndex()}
+	m := &memory{holders: make(map[uint64]cached), fds: newDescriptors(), programs: make(map[image]program), held: newHeldIndex(), flows: make(map[flowKey]uint64)}
 	return &linuxGuest{k: k, samples: opt.HiddenSamples, memory: m}
 }
 
@@ -92,6 +93,9 @@ func retry[T any](ctx context.Context, k *linuxKernel, try func() (T, error)) (o
 			return out, err
 		}
 		if out, err = try(); err == nil {
+			err = k.budget.ended() // then parts of the answer may be missing
+		}
+		if err == nil {
 			return out, k.check()
 		}
 	}
@@ -116,7 +120,8 @@ func (g *linuxGuest) process(t task, known lineages) Process {
 	prog, ok := g.programs[key]
 	g.mu.Unlock()
 	if !ok {
-		if prog = g.k.program(t); prog.path != "" && len(prog.args) > 0 {
+		// Not what was cut short.
+		if prog = g.k.program(t); prog.path != "" && len(prog.args) > 0 && g.k.budget.ended() == nil {
 			g.mu.Lock()
 			if g.size += prog.size(); g.size > maxProgramBytes {
 				clear(g.programs)

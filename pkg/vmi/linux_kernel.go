@@ -17,8 +17,8 @@ type linuxKernel struct {
 	release  string
 	identity []identityWord
 	taskSpan span
-	taskAt   []span          // the parts of taskSpan that are of use
-	known    map[uint64]task // tasks that were read in this look; nil: read each time
+	taskAt   []span      // the parts of taskSpan that are of use
+	known    *knownTasks // tasks that were read in this look; nil: read each time
 	sockSpan span
 	sockAt   []span // as taskAt
 	scratch  *scratch
@@ -31,6 +31,7 @@ type linuxKernel struct {
 func (k *linuxKernel) bounded(ctx context.Context) *linuxKernel {
 	c := *k
 	c.budget = &budget{ctx: ctx, left: maxReads}
+	c.tables.mem = metered{c.mem, c.budget}
 	return &c
 }
 

@@ -60,6 +60,7 @@ type lastHolder struct {
 	in    *fdTable // nil: it is closed, and what follows is how it was
 	owner *Process
 	seen  time.Time
+	sk    uint64
 	net   uint64
 	addr  netip.Addr
 }
@@ -79,7 +80,7 @@ func (p *past) held(s heldSocket, t *fdTable) {
 		e = new(lastHolder)
 		p.last[s.key] = e
 	}
-	*e = lastHolder{in: t, net: s.net, addr: s.addr}
+	*e = lastHolder{in: t, sk: s.sk, net: s.net, addr: s.addr}
 }
 
 // ended notes that a table does not hold a socket any more.

@@ -1,6 +1,8 @@
 package vmi
 
 import (
+	"context"
+	"errors"
 	"net/netip"
 	"testing"
 	"time"
@@ -87,6 +89,33 @@ func TestPartsOf(t *testing.T) {
 	for i := range want {
 		if got[i] != want[i] {
 			t.Errorf("%v, want %v", got, want)
+		}
+	}
+}
+
+// Who waits for another's pass takes what it found, and waits no longer than
+// its own deadline.
+func TestDescriptors_APassIsShared(t *testing.T) {
+	d := newDescriptors()
+	<-d.turn // somebody passes
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	if err := d.pass(ctx, nil, time.Now(), false); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("at the deadline: %v", err)
+	}
+	asked := time.Now()
+	const n = 8
+	done := make(chan error, n)
+	for range n {
+		go func() { done <- d.pass(t.Context(), nil, asked, false) }() // no kernel: a pass of its own would fail
+	}
+	d.mu.Lock()
+	d.passed = time.Now() // it had begun after they asked
+	d.mu.Unlock()
+	d.turn <- struct{}{}
+	for range n {
+		if err := <-done; err != nil {
+			t.Error(err)
 		}
 	}
 }

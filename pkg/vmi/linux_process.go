@@ -29,12 +29,14 @@ const sampleGap = time.Millisecond
 type sighting struct {
 	task  task
 	views []string
+	room  [5]string // for views
 }
 
 // sample looks at all views once.
 func (k *linuxKernel) sample(ctx context.Context) (map[id]*sighting, error) {
 	k = k.oneLook()
 	seen := make(map[id]*sighting, 512)
+	var room []sighting // one by one they take longer to make
 	for _, v := range []struct {
 		name string
 		walk func(context.Context) ([]task, error)
@@ -54,7 +56,12 @@ func (k *linuxKernel) sample(ctx context.Context) (map[id]*sighting, error) {
 				if !k.living(t) {
 					continue
 				}
-				s = &sighting{task: t, views: make([]string, 0, 5)}
+				if len(room) == cap(room) {
+					room = make([]sighting, 0, 512)
+				}
+				room = append(room, sighting{task: t})
+				s = &room[len(room)-1]
+				s.views = s.room[:0]
 				seen[t.id()] = s
 			}
 			if !slices.Contains(s.views, v.name) {

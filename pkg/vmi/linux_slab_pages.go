@@ -74,7 +74,8 @@ func (k *linuxKernel) addSlabs(cache uint64, slabs []slab) []slab {
 	for _, s := range slabs {
 		seen[s.phys] = true
 	}
-	for addr := range k.known {
+	for i := range k.known.size() {
+		addr := k.known.all[i].addr
 		page, err := k.slabPage(addr)
 		if err != nil || page < k.vmemmap || !k.isDirect(addr) {
 			continue

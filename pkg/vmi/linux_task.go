@@ -34,8 +34,8 @@ type task struct {
 }
 
 func (k *linuxKernel) task(addr uint64) (task, error) {
-	if t, ok := k.known[addr]; ok {
-		return t, nil
+	if t := k.known.at(addr); t != nil {
+		return *t, nil
 	}
 	if addr&7 != 0 || !k.isDirect(addr) && addr != k.sym["init_task"] {
 		return task{}, fmt.Errorf("%w: task at %#x", errBadPointer, addr)
@@ -47,18 +47,48 @@ func (k *linuxKernel) task(addr uint64) (task, error) {
 	t := k.taskFrom(r)
 	k.scratch.put(r)
 	k.unmask(&t)
-	if k.known != nil {
-		k.known[addr] = t
-	}
+	k.known.add(t)
 	return t, nil
+}
+
+// knownTasks are the tasks that were read in one look; nil remembers none. The
+// map holds where they are in all: tasks are too large for one.
+type knownTasks struct {
+	index map[uint64]int
+	all   []task
 }
 
 // oneLook gives the kernel for one look at many tasks, by several ways: each is
 // read once.
 func (k *linuxKernel) oneLook() *linuxKernel {
 	c := *k
-	c.known = make(map[uint64]task, 512)
+	c.known = &knownTasks{index: make(map[uint64]int, 512), all: make([]task, 0, 512)}
 	return &c
+}
+
+func (t *knownTasks) at(addr uint64) *task {
+	if t == nil {
+		return nil
+	}
+	if i, ok := t.index[addr]; ok {
+		return &t.all[i]
+	}
+	return nil
+}
+
+func (t *knownTasks) add(one task) {
+	if t != nil {
+		t.index[one.addr] = len(t.all)
+		t.all = append(t.all, one)
+	}
+}
+
+// size is about how many tasks there are.
+func (t *knownTasks) size() int {
+	if t == nil {
+		return 0
+	}
+	return len(t.all)
 }
 
 // unmask reads the pid that the rest of the kernel knows a task by. Somebody who
@@ -131,7 +161,7 @@ func (k *linuxKernel) tasksView(ctx context.Context) ([]task, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := make([]task, 0, max(512, len(k.known)))
+	out := make([]task, 0, max(512, k.known.size()))
 	for t.next-uint64(k.TaskTasks.off) != first {
 		if len(out) >= maxTasks {
 			return nil, fmt.Errorf("%w: endless list of tasks", ErrUnstable)
@@ -181,9 +211,9 @@ func (k *linuxKernel) treeView(ctx context.Context) ([]task, error) {
 	if err != nil {
 		return nil, err
 	}
-	seen := make(map[uint64]bool, max(256, len(k.known)))
+	seen := make(map[uint64]bool, max(256, k.known.size()))
 	seen[idle.addr] = true
-	out := make([]task, 1, max(256, len(k.known)))
+	out := make([]task, 1, max(256, k.known.size()))
 	out[0] = idle // also the queue of those whose children are to be visited
 	for at := 0; at < len(out); at++ {
 		if err := ctx.Err(); err != nil {
