@@ -16,7 +16,7 @@ import (
 const (
 	vmiRuns      = 9
 	vmiQuestions = 5000 // in a run, about sockets that are known
-	vmiSweeps    = 5    // in a run
+	vmiSweeps    = 3    // in a run
 )
 
 // Of a small guest the same is measured, with names of their own.
