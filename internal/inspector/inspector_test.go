@@ -164,15 +164,11 @@ func TestFinder_OpensAMachine(t *testing.T) {
 			t.Errorf("by %s: %v", way, err)
 			continue
 		}
-		opened, err := mem.Discover(t.Context(), vmi.Options{})
-		if err != nil {
-			t.Errorf("by %s: %v", way, err)
-			continue
+		page := make([]byte, 4096)
+		if err := mem.ReadPhys(page, 1<<20); err != nil || mem.Same(t.Context()) != nil {
+			t.Errorf("by %s: %v, %v", way, err, mem.Same(t.Context()))
 		}
-		if err := opened.Same(t.Context()); err != nil {
-			t.Errorf("by %s: %v", way, err)
-		}
-		if err := opened.Close(); err != nil {
+		if err := mem.Close(); err != nil {
 			t.Error(err)
 		}
 	}

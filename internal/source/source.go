@@ -40,7 +40,11 @@ func Open(ctx context.Context, place config.Memory, opt vmi.Options) (*Opened, e
 	if err != nil {
 		return nil, err
 	}
-	return mem.Discover(ctx, opt)
+	opened, err := mem.Discover(ctx, opt)
+	if err == nil && place.Monitor != (config.Monitor{}) {
+		opened = impatiently(opened) // one read may take longer than a decision can wait
+	}
+	return opened, err
 }
 
 // Discover discovers the guest in the memory, which is closed with it, or at once

@@ -78,10 +78,12 @@ type seen struct {
 
 func look(t *testing.T, mem vmi.Memory) seen {
 	t.Helper()
+	begin := time.Now()
 	g, err := vmi.Open(t.Context(), mem, vmi.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
+	discovery := time.Since(begin)
 	list, err := g.Processes(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -92,7 +94,7 @@ func look(t *testing.T, mem vmi.Memory) seen {
 			s.Processes = append(s.Processes, fmt.Sprint(p.PID, " ", p.Start, " ", p.Name, " ", p.Path, p.Args, p.Views))
 		}
 	}
-	begin := time.Now()
+	begin = time.Now()
 	a, err := g.Owners(t.Context(), vmi.Query{Proto: unix.IPPROTO_TCP, Local: netip.AddrPortFrom(netip.Addr{}, 80)})
 	if err != nil || len(a.Owners) != 1 {
 		t.Fatalf("owner of port 80: %+v, %v", a, err)
@@ -104,7 +106,7 @@ func look(t *testing.T, mem vmi.Memory) seen {
 			t.Fatal(err)
 		}
 	}
-	t.Logf("port to process: first %v, then %v", cold, time.Since(begin)/times)
+	t.Logf("discovery %v, port to process: first %v, then %v", discovery, cold, time.Since(begin)/times)
 	s.Owner = a.Owners[0].PID
 	return s
 }

@@ -27,16 +27,20 @@ type Client struct {
 func NewClient(address string, config *tls.Config) *Client {
 	var protocols http.Protocols
 	protocols.SetHTTP2(true)
-	return &Client{address: address, http: &http.Client{Transport: &http.Transport{
-		TLSClientConfig:     config.Clone(),
-		TLSHandshakeTimeout: 5 * time.Second,
-		Protocols:           &protocols,
-		// A connection whose other end is gone without a word is given up.
-		HTTP2:                  &http.HTTP2Config{SendPingTimeout: time.Second, PingTimeout: 2 * time.Second},
-		MaxResponseHeaderBytes: maxRequest,
-		IdleConnTimeout:        time.Minute,
-		DisableCompression:     true,
-	}}}
+	return &Client{address: address, http: &http.Client{
+		// Nobody is asked but the one whose name was given.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		Transport: &http.Transport{
+			TLSClientConfig:     config.Clone(),
+			TLSHandshakeTimeout: 5 * time.Second,
+			Protocols:           &protocols,
+			// A connection whose other end is gone without a word is given up.
+			HTTP2:                  &http.HTTP2Config{SendPingTimeout: time.Second, PingTimeout: 2 * time.Second},
+			MaxResponseHeaderBytes: maxRequest,
+			IdleConnTimeout:        time.Minute,
+			DisableCompression:     true,
+		},
+	}}
 }
 
 // Close gives up the connection. Calls under way end with an error.
