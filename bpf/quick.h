@@ -190,7 +190,8 @@ static __always_inline int quick(void *data, void *data_end, const struct settin
 	__u32 stands;
 	__u64 now;
 
-	if ((void *)(eth + 1) > data_end || set->mode > MODE_MONITOR)
+	/* A proxy's frames are written to (proxy.h). */
+	if (port.proxy || (void *)(eth + 1) > data_end || set->mode > MODE_MONITOR)
 		return NOT_QUICK;
 	q.key.group = port.group;
 	if (eth->h_proto == bpf_htons(ETH_P_IP)) {

@@ -52,7 +52,7 @@ func BenchmarkAlertToDrop(b *testing.B) {
 	for i := range alertRuns * alertSamples {
 		fmt.Fprintf(&rules, `drop udp any any -> any 443 (msg:"bench"; content:"<evil-%d>"; sid:%d; rev:1;)`+"\n", i, 1000+i)
 	}
-	a := &alertBench{gateway: newGateway(b, rules.String())}
+	a := &alertBench{gateway: newGateway(b, inspected, rules.String())}
 	a.prepare()
 	var medians, nines, all []float64
 	for run := range alertRuns {

@@ -16,7 +16,8 @@ import (
 	"github.com/vmgate/vmgate/pkg/loader"
 )
 
-const configuration = `gateway:
+// inspected is a configuration with an engine, for what goes to port 443.
+const inspected = `gateway:
   pins: PINS
   state: DIR/state
   run: DIR/run
@@ -44,9 +45,11 @@ type gateway struct {
 	dp *loader.Dataplane // the maps, beside the daemon
 }
 
-func newGateway(b *testing.B, rules string) *gateway {
+// newGateway starts gatewayd with a configuration, and rules for its engine if it
+// has one.
+func newGateway(b *testing.B, configuration, rules string) *gateway {
 	b.Helper()
-	if _, err := exec.LookPath("suricata"); err != nil {
+	if _, err := exec.LookPath("suricata"); err != nil && rules != "" {
 		b.Skip("no suricata here: ", err)
 	}
 	topology, err := lab.NewTopology(b.Context(), lab.Namespaces, nil)

@@ -85,6 +85,20 @@ func (t *tap) send(b *testing.B, frame []byte) {
 	must(b, err)
 }
 
+// push sends a frame as soon as the device takes it.
+func (t *tap) push(b *testing.B, frame []byte) {
+	b.Helper()
+	for {
+		switch _, err := unix.Write(t.fd, frame); {
+		case err == nil:
+			return
+		case !errors.Is(err, unix.ENOBUFS) && !errors.Is(err, unix.EAGAIN):
+			b.Error(err)
+			return
+		}
+	}
+}
+
 // datagram builds a frame of UDP from one host to another.
 func datagram(b *testing.B, from, to *lab.Host, source, port uint16, payload string) []byte {
 	b.Helper()

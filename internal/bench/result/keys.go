@@ -32,6 +32,8 @@ var Keys = []Key{
 	{"forward_vs_bare", "the same against a bare XDP redirect", 0.80, false},
 	{"drop_vs_bare", "packets of a convicted process dropped, against a bare XDP drop", 0.70, false},
 	{"xdp_ns_over_noop", "nanoseconds of the XDP program on a packet of an established flow, less those of one that does nothing", 70, true},
+	{"new_flows_per_s", "new flows a second that are decided and installed, none lost, on two cores that the sender shares", 30_000, false},
+	{"flood_neighbour_loss", "packets of an established flow lost while another VM of its segment floods new flows", 0, true},
 	{"scale_1m_idle", "forward rate of 1,024 active flows beside 1,000,000 idle ones, over that with none", 0.9, false},
 	{"scale_1m_active", "forward rate of 1,000,000 flows in even use, over that of 1,024", 0.35, false},
 	{"alert_to_drop_p50_ms", "entry of the offending packet into `ids-in` to the first packet of its process that XDP drops", 2, true},
