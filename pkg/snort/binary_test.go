@@ -1,7 +1,11 @@
 package snort
 
 import (
+	"compress/gzip"
 	"encoding/binary"
+	"fmt"
+	"io"
+	"log/slog"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -50,6 +54,57 @@ func TestParseUnixsock(t *testing.T) {
 	} {
 		if a, err := parseUnixsock(b, ActionAlert); err == nil {
 			t.Errorf("%s: %+v", name, a)
+		}
+	}
+}
+
+// TestRecorded reads what Snort 3.11.1 wrote about a dropped SYN, a UDP datagram that
+// passed, and a dropped SYN with a tag; the other tests make records by the headers of
+// Snort 2.9, of which there is none here.
+func TestRecorded(t *testing.T) {
+	file, err := os.Open("testdata/alert_unixsock.gz")
+	must(t, err)
+	defer file.Close()
+	z, err := gzip.NewReader(file)
+	must(t, err)
+	datagram, err := io.ReadAll(z)
+	must(t, err)
+	a, err := parseUnixsock(datagram, ActionAlert)
+	must(t, err)
+	if age := a.Time.Year(); age != 2026 {
+		t.Errorf("time %v", a.Time)
+	}
+	syn := Alert{
+		Engine: EngineSnort, Action: ActionAlert, GID: 1, SID: 1000001, Rev: 1, Priority: 2, Message: "TCP sync flood", Proto: 6, Time: a.Time,
+		Src: netip.MustParseAddrPort("192.168.1.10:2661"), Dst: netip.MustParseAddrPort("192.168.1.74:80"), SrcMAC: macA, DstMAC: macB,
+	}
+	same(t, "datagram", a, syn)
+	syn.Message = ""
+	marker, tagged := syn, syn
+	marker.SID, marker.Rev, marker.Priority, marker.Proto = 1000002, 2, 0, 17
+	marker.Src, marker.Dst = netip.MustParseAddrPort("192.168.1.10:40009"), netip.MustParseAddrPort("192.168.1.74:9999")
+	tagged.Src, tagged.VLAN = netip.MustParseAddrPort("192.168.1.10:1234"), 5
+	for name, dropped := range map[string]Action{
+		"unified2-114": ActionDrop,
+		"unified2-104": ActionReject, // what is not said; the test's own word for it
+	} {
+		unstated := ActionReject
+		in := &intake{log: testLog(t), queue: make(chan Alert, 10)}
+		s := &spool{base: filepath.Join("testdata", name), unstated: unstated, to: in}
+		must(t, s.open(unstamped))
+		must(t, s.read(s.record))
+		s.flush()
+		s.file.Close()
+		if len(in.queue) != 3 || in.malformed.Load() != 0 {
+			t.Fatalf("%s: %d alerts, %d not understood", name, len(in.queue), in.malformed.Load())
+		}
+		for i, want := range []Alert{syn, marker, tagged} {
+			got := <-in.queue
+			want.Action, want.Time = dropped, got.Time
+			if i == 1 && name == "unified2-114" {
+				want.Action = ActionAlert
+			}
+			same(t, fmt.Sprintf("%s, %d", name, i), got, want)
 		}
 	}
 }
@@ -252,12 +307,12 @@ func FuzzParseUnixsock(f *testing.F) {
 func FuzzSpool(f *testing.F) {
 	f.Add(append(u2Old(u2Event, 1, 1), u2PacketOf(1, []byte("frame"))...))
 	f.Add(u2New(1, 0, 5))
+	path := filepath.Join(f.TempDir(), fmt.Sprintf("u2-%d.2", os.Getpid()))
 	f.Fuzz(func(t *testing.T, file []byte) {
-		path := filepath.Join(t.TempDir(), "u2.1")
 		must(t, os.WriteFile(path, file, 0o600))
-		in := &intake{log: testLog(t), queue: make(chan Alert, 1000)}
-		s := &spool{base: strings.TrimSuffix(path, ".1"), unstated: ActionAlert, to: in}
-		must(t, s.open(1))
+		in := &intake{log: slog.New(slog.DiscardHandler), queue: make(chan Alert, 1000)}
+		s := &spool{base: strings.TrimSuffix(path, ".2"), unstated: ActionAlert, to: in}
+		must(t, s.open(2))
 		defer s.file.Close()
 		must(t, s.read(s.record))
 		s.flush()
@@ -265,4 +320,25 @@ func FuzzSpool(f *testing.F) {
 			bounded(t, <-in.queue)
 		}
 	})
+}
+
+// Snort 3 writes one file without a timestamp, and may begin it anew.
+func TestSpool_OneFile(t *testing.T) {
+	base := filepath.Join(t.TempDir(), "unified2.log")
+	r := runExternal(t, ExternalConfig{Spool: base})
+	for i := range uint32(2) {
+		f, err := os.OpenFile(base, os.O_CREATE|os.O_WRONLY, 0o600)
+		must(t, err)
+		_, err = f.Write(u2Old(u2Event, i, 1))
+		must(t, err)
+		if i == 0 {
+			_, err = f.Write(u2Record(110, make([]byte, 500)))
+			must(t, err)
+		}
+		if a, ok := r.alert(10 * time.Second); !ok || a.SID != 1000001 {
+			t.Errorf("%v, %+v", ok, a)
+		}
+		must(t, f.Close())
+		must(t, os.Truncate(base, 0))
+	}
 }

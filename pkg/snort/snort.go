@@ -5,6 +5,11 @@
 // goroutines; all are gone when it returns. One file set per engine: suricata*.go,
 // eve*.go; snort3.go, alertjson.go, tail.go. The rest does not know which it is.
 //
+// External takes the alerts of an engine that others run: lines over TLS (tls.go), a
+// unix socket (streams.go) or a file (filesource.go), Snort's alert_unixsock
+// (unixsock.go) and unified2 (unified2.go, spool.go). All alerts of both pass the
+// intake, which bounds them.
+//
 // IDS output is hostile input (it quotes packets): lines are bounded, what
 // cannot be read is counted and skipped.
 package snort

@@ -19,8 +19,12 @@ import (
 // packetWait is how long an event waits for the packet record that follows it.
 const packetWait = 20 * time.Millisecond
 
-// spool follows Snort's unified2 files NAME.TIMESTAMP, from the end of the newest on
-// and from one to the next. It only reads them.
+// unstamped stands for the timestamp of a file without one, which Snort 3 writes unless
+// told otherwise: older than any.
+const unstamped = 1
+
+// spool follows Snort's unified2 files NAME.TIMESTAMP, or NAME alone, from the end of
+// the newest on and from one to the next. It only reads them.
 type spool struct {
 	base     string
 	unstated Action
@@ -79,8 +83,12 @@ func (s *spool) begin() error {
 func (s *spool) stamps() (stamps []uint64, err error) {
 	entries, err := os.ReadDir(filepath.Dir(s.base))
 	for _, e := range entries {
+		if e.Name() == filepath.Base(s.base) && e.Type().IsRegular() {
+			stamps = append(stamps, unstamped)
+			continue
+		}
 		text, ours := strings.CutPrefix(e.Name(), filepath.Base(s.base)+".")
-		if stamp, err := strconv.ParseUint(text, 10, 64); ours && err == nil && e.Type().IsRegular() {
+		if stamp, err := strconv.ParseUint(text, 10, 64); ours && err == nil && stamp > unstamped && e.Type().IsRegular() {
 			stamps = append(stamps, stamp)
 		}
 	}
@@ -88,7 +96,11 @@ func (s *spool) stamps() (stamps []uint64, err error) {
 }
 
 func (s *spool) open(stamp uint64) error {
-	file, err := os.Open(s.base + "." + strconv.FormatUint(stamp, 10))
+	path := s.base + "." + strconv.FormatUint(stamp, 10)
+	if stamp == unstamped {
+		path = s.base
+	}
+	file, err := os.Open(path)
 	if err != nil {
 		return err
 	}
@@ -167,6 +179,9 @@ func (s *spool) next() (uint64, error) {
 // read hands over the whole records that are new in the file. One that cannot be
 // right ends the file: behind it no record can be found any more.
 func (s *spool) read(record func(kind uint32, body []byte)) error {
+	if info, err := s.file.Stat(); err == nil && info.Size() < s.at { // Snort has begun it anew
+		s.at, s.lost = 0, false
+	}
 	header, body := make([]byte, u2HeaderLen), []byte(nil)
 	for !s.lost {
 		if n, err := s.file.ReadAt(header, s.at); n < u2HeaderLen {

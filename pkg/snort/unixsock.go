@@ -37,7 +37,7 @@ func parseUnixsock(b []byte, unstated Action) (Alert, error) {
 	a := Alert{
 		Engine: EngineSnort, Action: unstated,
 		GID: u32(unixsockEvent), SID: u32(unixsockEvent + 4), Rev: u32(unixsockEvent + 8),
-		Message:  clean(string(message), maxMessage),
+		Message:  clean(unquote(string(message)), maxMessage),
 		Priority: int(int32(u32(unixsockEvent + 16))),
 	}
 	// The event's own time, or the packet's where an engine leaves that out.
@@ -57,6 +57,14 @@ func parseUnixsock(b []byte, unstated Action) (Alert, error) {
 		a.fillFrame(b[unixsockFrame : unixsockFrame+int(length)])
 	}
 	return a, nil
+}
+
+// unquote takes off the quotes that Snort 3 leaves around a message.
+func unquote(s string) string {
+	if len(s) >= 2 && s[0] == '"' && s[len(s)-1] == '"' {
+		return s[1 : len(s)-1]
+	}
+	return s
 }
 
 // datagrams reads Snort's alert_unixsock. Snort's packet thread waits while the
