@@ -2,8 +2,12 @@ package app
 
 import (
 	"context"
+	"errors"
 	"net"
+	"runtime"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/vmgate/vmgate/pkg/snort"
 )
@@ -23,6 +27,8 @@ type attendant struct {
 	out     [directions]uint64 // frames that came out so far
 }
 
+const attendantNice = -15
+
 // watchEngine looks after the engine until ctx is done. The kernel sends it traffic
 // only once it is proven; one of ours that hangs is killed.
 func (n *instance) watchEngine(ctx context.Context) {
@@ -32,6 +38,10 @@ func (n *instance) watchEngine(ctx context.Context) {
 	a.pulse.beats, a.pulse.optional = &n.beats, n.own == nil
 	a.ends, a.taps = canaryPorts(n.ports, n.log)
 	defer a.close()
+	// A thread of its own, which ends with it, and before others: who looks late
+	// notices late. Without the capability it is as good as it can be.
+	runtime.LockOSThread()
+	_ = unix.Setpriority(unix.PRIO_PROCESS, unix.Gettid(), attendantNice)
 	for ctx.Err() == nil {
 		if a.threads.wait(lookEvery) {
 			n.died(a.threads.pid)
@@ -60,6 +70,11 @@ func (a *attendant) round() {
 		a.out, _ = a.framesThrough()
 	}
 	sight := a.look()
+	if sight.ending {
+		a.died(s.PID)
+		a.leave()
+		return
+	}
 	wasUp := a.proven()
 	hung := a.watch.tick(lookEvery, sight)
 	if hung == "" {
@@ -96,8 +111,12 @@ func (a *attendant) look() *sight {
 		})
 	}
 	sight.waiting = a.birds.look()
-	if a.threads != nil && a.threads.look() == nil {
-		sight.threads = a.threads.all
+	if a.threads != nil {
+		err := a.threads.look()
+		sight.ending = errors.Is(err, errEnding)
+		if err == nil {
+			sight.threads = a.threads.all
+		}
 	}
 	out, given := a.out, uint64(0)
 	if sight.life != [directions]bool{true, true} || a.watch.suspect() {

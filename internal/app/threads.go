@@ -2,6 +2,7 @@ package app
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -88,13 +89,21 @@ func (t *threads) look() error {
 			return err
 		}
 	}
+	gone := 0
 	for _, th := range t.all {
-		if err := th.look(); err != nil {
-			t.listed = time.Time{} // it has ended: list them anew next time
+		if err := th.look(); err != nil || th.state == 'Z' || th.state == 'X' {
+			gone++
+			t.listed = time.Time{} // list them anew next time
 		}
+	}
+	// The end of a process takes its time, while its memory is freed.
+	if gone > 0 && gone == len(t.all) {
+		return errEnding
 	}
 	return nil
 }
+
+var errEnding = errors.New("the engine's threads have ended")
 
 // list finds the threads that inspect. Suricata's workers bear their device's name;
 // Snort's are all but the first. Where neither is so, all count.

@@ -11,7 +11,8 @@ directions, and its inspecting threads are looked at. Overload must not be taken
 a hang: a busy engine loses canaries as it loses packets, and a starved one is late
 with them. So a missing canary alone is no reason, unless it is missing for very long.
 
-  - A process that ends is noticed by its pidfd, at once.
+  - A process that ends is noticed by its pidfd, or by the end of its inspecting
+    threads: until its memory is freed, which is before it is gone, takes a while.
   - A thread that two looks find stopped (T, t) and that has not run between them is
     stopped: SIGSTOP, a debugger, a freezer of old.
   - Work wakes a thread that waits for it. One that sleeps, has neither run nor waited
@@ -74,6 +75,7 @@ type sight struct {
 	waiting [directions]bool // a canary is known to lie before the engine since the last look
 	given   uint64           // frames that the engine was given so far, beside canaries
 	threads []*thread        // that inspect; none where the engine is out of sight
+	ending  bool             // its threads have ended; the process is about to
 }
 
 // worked is how long the threads have run, and run or waited for a processor, so far.
@@ -157,7 +159,7 @@ func (w *watch) tickThreads(waited time.Duration, s *sight) (hung string) {
 		} else {
 			was.stopped = 0
 		}
-		if was.stopped >= 2*lookEvery || was.stopped >= lookEvery && th.state == 'T' {
+		if was.stopped >= lookEvery {
 			return fmt.Sprintf("the engine hangs: its thread %s is stopped", th.name)
 		}
 		if still && th.state == 'S' && w.hasWork(th, s) {
