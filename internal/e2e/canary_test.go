@@ -13,54 +13,59 @@ import (
 // TestCanary_AHungEngine: what is to be checked stops, or goes on where the operator
 // chose so, and the engine is replaced.
 func TestCanary_AHungEngine(t *testing.T) {
-	for _, knob := range []string{"closed", "open"} {
-		t.Run(knob, func(t *testing.T) {
-			g := namespaced(t, setup{IDS: harmlessRule, Failure: "{ids: " + knob + "}"})
-			checked := newStream(t, g.App1, serve(t, g.Web1, 443), false)
-			direct := newStream(t, g.App1, serve(t, g.Web1, 80), false)
-			status, err := g.Client.Status(t.Context())
-			must(t, err)
-			was, mark, before := status.IDS, g.events.mark(), g.counts()
-			began := time.Now()
-			must(t, syscall.Kill(was.PID, syscall.SIGSTOP))
-			e := g.events.wait(t, mark, "the hang", func(e event.Event) bool { return e.Type == "ids" })
-			if took := time.Since(began); took > 300*time.Millisecond { // a tenth of it on a quiet machine
-				t.Errorf("noticed after %v", took)
-			} else {
-				t.Logf("noticed after %v: %s", took, e.Message)
-			}
-			if !strings.Contains(e.Message, "hangs") {
-				t.Errorf("the first event says %q", e.Message)
-			}
-			kind := "apps/drop-ids-down"
-			if knob == "open" {
-				kind = "apps/open"
-			}
-			g.awaitCount(t, before, kind, 1)
-			if knob == "closed" && g.since(before, "apps/open") > 0 {
-				t.Error("packets passed without the engine")
-			}
-			direct.moves(t)
-			var is api.IDSStatus
-			await(t, "another engine is up", func() bool {
-				status, err := g.Client.Status(t.Context())
-				is = status.IDS
-				return err == nil && is.State == "up" && is.PID != was.PID && is.PID != 0
-			})
-			t.Logf("up again after %v", time.Since(began))
-			if is.Restarts != was.Restarts+1 {
-				t.Errorf("%d restarts were counted, after %d", is.Restarts, was.Restarts)
-			}
-			if err := syscall.Kill(was.PID, 0); err != syscall.ESRCH {
-				t.Errorf("the hung one is still there: %v", err)
-			}
-			before = g.counts()
-			checked.moves(t)
-			g.awaitCount(t, before, "ids-out/ids-return", 1)
-			if n := direct.finish(t); n > 0 {
-				t.Errorf("the flow beside it lost %d segments", n)
-			}
-		})
+	eachEngine(t, func(t *testing.T, s setup) {
+		for _, knob := range []string{"closed", "open"} {
+			t.Run(knob, func(t *testing.T) { checkHung(t, s, knob) })
+		}
+	})
+}
+
+func checkHung(t *testing.T, s setup, knob string) {
+	s.IDS, s.Failure = harmlessRule, "{ids: "+knob+"}"
+	g := namespaced(t, s)
+	checked := newStream(t, g.App1, serve(t, g.Web1, 443), false)
+	direct := newStream(t, g.App1, serve(t, g.Web1, 80), false)
+	status, err := g.Client.Status(t.Context())
+	must(t, err)
+	was, mark, before := status.IDS, g.events.mark(), g.counts()
+	began := time.Now()
+	must(t, syscall.Kill(was.PID, syscall.SIGSTOP))
+	e := g.events.wait(t, mark, "the hang", func(e event.Event) bool { return e.Type == "ids" })
+	if took := time.Since(began); took > 300*time.Millisecond { // a tenth of it on a quiet machine
+		t.Errorf("noticed after %v", took)
+	} else {
+		t.Logf("noticed after %v: %s", took, e.Message)
+	}
+	if !strings.Contains(e.Message, "hangs") {
+		t.Errorf("the first event says %q", e.Message)
+	}
+	kind := "apps/drop-ids-down"
+	if knob == "open" {
+		kind = "apps/open"
+	}
+	g.awaitCount(t, before, kind, 1)
+	if knob == "closed" && g.since(before, "apps/open") > 0 {
+		t.Error("packets passed without the engine")
+	}
+	direct.moves(t)
+	var is api.IDSStatus
+	await(t, "another engine is up", func() bool {
+		status, err := g.Client.Status(t.Context())
+		is = status.IDS
+		return err == nil && is.State == "up" && is.PID != was.PID && is.PID != 0
+	})
+	t.Logf("up again after %v", time.Since(began))
+	if is.Restarts != was.Restarts+1 {
+		t.Errorf("%d restarts were counted, after %d", is.Restarts, was.Restarts)
+	}
+	if err := syscall.Kill(was.PID, 0); err != syscall.ESRCH {
+		t.Errorf("the hung one is still there: %v", err)
+	}
+	before = g.counts()
+	checked.moves(t)
+	g.awaitCount(t, before, "ids-out/ids-return", 1)
+	if n := direct.finish(t); n > 0 {
+		t.Errorf("the flow beside it lost %d segments", n)
 	}
 }
 
