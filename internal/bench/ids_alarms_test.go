@@ -27,7 +27,7 @@ func BenchmarkIDSFalseAlarms(b *testing.B) {
 	for i := range 50 { // to make it slow
 		rules += fmt.Sprintf(`alert udp any any -> any any (msg:"slow"; pcre:"/(bench.*){4}never%d/"; sid:%d; rev:1;)`+"\n", i, 7000100+i)
 	}
-	g := newGateway(b, rules)
+	g := newGateway(b, inspected, rules)
 	g.absorb(g.Web1, 443)
 	before, err := g.Client.IDS(b.Context())
 	must(b, err)

@@ -38,7 +38,7 @@ func BenchmarkIDSDown(b *testing.B) {
 		},
 		"one_worker": stopWorker,
 	} {
-		g := newGateway(b, `alert udp any any -> any any (msg:"never"; content:"bench-never-sent"; sid:1; rev:1;)`+"\n")
+		g := newGateway(b, inspected, `alert udp any any -> any any (msg:"never"; content:"bench-never-sent"; sid:1; rev:1;)`+"\n")
 		g.absorb(g.Web1, 443)
 		var took []float64
 		for i := range downSamples {
