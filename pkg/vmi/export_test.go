@@ -3,6 +3,8 @@ package vmi
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 )
 
 // What tests of findings need to know, to break a copy of a guest's memory in
@@ -174,3 +176,6 @@ func SocketAt(ctx context.Context, g Guest, q Query) (ports, shown uint64, err e
 	}
 	return 0, 0, fmt.Errorf("no socket for %+v", q)
 }
+
+// WantedSymbols are the kernel symbols that are looked up.
+func WantedSymbols() []string { return slices.Sorted(maps.Keys(symbolNames())) }

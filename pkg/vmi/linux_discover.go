@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 )
 
 // wantedSymbols are the kernel symbols that we look up; those that are needed
@@ -37,8 +39,8 @@ var errStarting = fmt.Errorf("%w: its kernel is starting", ErrNotReady)
 // or the machine was started again since.
 var errRemains = fmt.Errorf("%w: only the remains of a kernel are there", ErrNotReady)
 
-// openLinux finds the kernel that runs in mem.
-func openLinux(ctx context.Context, mem Memory) (*linuxKernel, error) {
+// findLinux finds the kernel that runs in mem by what is there.
+func findLinux(ctx context.Context, mem Memory, help linuxHelp) (*linuxKernel, error) {
 	infos, err := findVMCoreInfo(ctx, mem)
 	if err != nil {
 		return nil, err
@@ -47,7 +49,7 @@ func openLinux(ctx context.Context, mem Memory) (*linuxKernel, error) {
 	// of identity leave the one that runs.
 	var failed error
 	for _, info := range infos {
-		k, err := discoverLinux(ctx, mem, info)
+		k, err := discoverLinux(ctx, mem, info, help)
 		if err == nil {
 			return k, nil
 		}
@@ -67,7 +69,7 @@ func openLinux(ctx context.Context, mem Memory) (*linuxKernel, error) {
 	everything := []Range{{0, maxPhys}}
 	var notFound error
 	for _, within := range [][]Range{imagesOf(infos), everything} {
-		k, err := searchLinux(ctx, mem, within)
+		k, err := searchLinux(ctx, mem, within, help)
 		if err == nil {
 			return k, nil
 		}
@@ -77,12 +79,22 @@ func openLinux(ctx context.Context, mem Memory) (*linuxKernel, error) {
 		if errors.Is(err, errStarting) {
 			return nil, err
 		}
-		notFound = err
+		notFound = stronger(notFound, err)
 	}
-	if failed != nil {
-		return nil, failed // it says more: there is a kernel
+	if failed != nil && !errors.Is(notFound, ErrNotUnderstood) {
+		notFound = failed // it says more: there is a kernel
 	}
-	return nil, notFound
+	if help.systemMap == "" {
+		return nil, notFound
+	}
+	k, err := openByMap(ctx, mem, infos, help)
+	switch {
+	case err == nil, ctx.Err() != nil, errors.Is(err, ErrNotReady):
+		return k, err
+	case errors.Is(notFound, ErrNotReady):
+		return nil, fmt.Errorf("%w; %w", notFound, err)
+	}
+	return nil, fmt.Errorf("%w; %w", notFound, err)
 }
 
 // imagesOf are the places where kernels would lie by what they say themselves.
@@ -100,11 +112,12 @@ func imagesOf(infos []vmcoreinfo) []Range {
 
 // discoverLinux builds a kernel from its VMCOREINFO, checking each claim
 // against the page tables.
-func discoverLinux(ctx context.Context, mem Memory, info vmcoreinfo) (*linuxKernel, error) {
+func discoverLinux(ctx context.Context, mem Memory, info vmcoreinfo, help linuxHelp) (*linuxKernel, error) {
 	fail := func(what string, err error) (*linuxKernel, error) {
 		return nil, fmt.Errorf("%w: Linux %s: cannot %s: %w", ErrNotUnderstood, info.release, what, err)
 	}
-	k := &linuxKernel{release: info.release, scratch: new(scratch), slabs: new(slabPages), followed: new(followed)}
+	k := newLinuxKernel(space{}, nil, help)
+	k.release = info.release
 	if err := k.locate(ctx, mem, info); err != nil {
 		return fail("find its page tables", err)
 	}
@@ -141,6 +154,9 @@ func symbolNames() map[string]bool {
 	}
 	for _, f := range listingFiles {
 		names[f.table] = true
+	}
+	for _, name := range vetSymbols() {
+		names[name] = true
 	}
 	return names
 }
@@ -183,7 +199,8 @@ func memoryLimit(mem Memory) (uint64, error) {
 // finish takes the steps that the symbols make possible, once they have been
 // proven right.
 func (k *linuxKernel) finish() error {
-	for name, needed := range wantedSymbols {
+	for _, name := range slices.Sorted(maps.Keys(wantedSymbols)) { // the reason is always the same
+		needed := wantedSymbols[name]
 		if va, ok := k.sym[name]; needed && (!ok || !inImage(va)) {
 			return fmt.Errorf("no symbol %s", name)
 		}
@@ -198,9 +215,13 @@ func (k *linuxKernel) finish() error {
 	if err := k.findRegions(); err != nil {
 		return err
 	}
+	if err := k.vet(); err != nil {
+		return err
+	}
 	if err := k.ready(); err != nil {
 		return err
 	}
+	k.help, k.sizes = linuxHelp{}, nil
 	return k.identify()
 }
 
@@ -225,18 +246,20 @@ func (k *linuxKernel) gate() error {
 	return nil
 }
 
-// readLayout reads the kernel's own type information.
+// readLayout reads the kernel's own type information, or where it has none that
+// can be used, the operator's.
 func (k *linuxKernel) readLayout() error {
-	start, stop := k.sym["__start_BTF"], k.sym["__stop_BTF"]
-	if stop <= start || stop-start > maxBTF {
-		return fmt.Errorf("%w: %d bytes of it", errBTF, stop-start)
-	}
-	raw := make([]byte, stop-start)
-	if err := k.read(raw, start); err != nil {
-		return err
-	}
-	types, err := parseBTF(raw, layoutStructs())
-	if err != nil {
+	types, err := k.ownTypes()
+	if err != nil && k.help.btf != "" {
+		raw, failed := readBTFFile(k.help.btf)
+		if failed == nil {
+			types, failed = parseBTF(raw, layoutStructs())
+		}
+		if failed != nil {
+			return fmt.Errorf("%w; the BTF file %s: %w", err, k.help.btf, failed)
+		}
+		k.vetted = "BTF file " + k.help.btf
+	} else if err != nil {
 		return err
 	}
 	if k.linuxLayout, err = newLinuxLayout(types); err != nil {
@@ -254,7 +277,26 @@ func (k *linuxKernel) readLayout() error {
 	ofSock := []field{k.SockPort, k.SockPeerPort, k.SockPeer4, k.SockLocal4, k.SockPeer6, k.SockLocal6, k.SockFamily,
 		k.SockState, k.SockV6Only, k.SockNet, k.SockProtocol, k.SockSocket}
 	k.sockSpan, k.sockAt = spanOf(ofSock...), partsOf(ofSock)
+	k.sizes = make(map[string]uint32)
+	for _, v := range slices.Concat(vetSizes, vetProtocols) {
+		if size, ok := types.structSize(v.name); ok {
+			k.sizes[v.name] = size
+		}
+	}
 	return nil
+}
+
+// ownTypes is the kernel's own type information.
+func (k *linuxKernel) ownTypes() (*btf, error) {
+	start, stop := k.sym["__start_BTF"], k.sym["__stop_BTF"]
+	if stop <= start || stop-start > maxBTF {
+		return nil, fmt.Errorf("%w: %d bytes of it", errBTF, stop-start)
+	}
+	raw := make([]byte, stop-start)
+	if err := k.read(raw, start); err != nil {
+		return nil, err
+	}
+	return parseBTF(raw, layoutStructs())
 }
 
 // findRegions learns where the direct map and the page records are.

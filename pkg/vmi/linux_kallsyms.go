@@ -29,15 +29,18 @@ var errKallsyms = errors.New("malformed kallsyms")
 func kallsymsFromInfo(s *space, v vmcoreinfo) (kallsymsTable, error) {
 	var t kallsymsTable
 	var num uint64
-	for name, to := range map[string]*uint64{
-		"kallsyms_names": &t.names, "kallsyms_token_table": &t.tokenTable, "kallsyms_token_index": &t.tokenIndex,
-		"kallsyms_offsets": &t.offsets, "kallsyms_num_syms": &num,
+	for _, part := range []struct {
+		name string
+		to   *uint64
+	}{
+		{"kallsyms_names", &t.names}, {"kallsyms_token_table", &t.tokenTable}, {"kallsyms_token_index", &t.tokenIndex},
+		{"kallsyms_offsets", &t.offsets}, {"kallsyms_num_syms", &num},
 	} {
-		va, ok := v.symbol(name)
+		va, ok := v.symbol(part.name)
 		if !ok || !inImage(va) {
-			return t, fmt.Errorf("%w: VMCOREINFO does not say where %s is", errKallsyms, name)
+			return t, fmt.Errorf("%w: VMCOREINFO does not say where %s is", errKallsyms, part.name)
 		}
-		*to = va
+		*part.to = va
 	}
 	var err error
 	if t.num, err = s.u32(num); err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"maps"
 	"sync"
 )
 
@@ -24,7 +25,14 @@ type linuxKernel struct {
 	scratch  *scratch
 	followed *followed
 	slabs    *slabPages
-	vmemmap  uint64 // the array of page records, by page frame number
+	vmemmap  uint64            // the array of page records, by page frame number
+	help     linuxHelp         // during discovery
+	vetted   string            // what of the operator's help was used and has to be vetted
+	sizes    map[string]uint32 // of the structs of vetSizes and vetProtocols
+}
+
+func newLinuxKernel(s space, sym symbols, help linuxHelp) *linuxKernel {
+	return &linuxKernel{space: s, sym: maps.Clone(sym), scratch: new(scratch), slabs: new(slabPages), followed: new(followed), help: help}
 }
 
 // bounded gives the kernel for one operation, which ctx and a budget bound.

@@ -3,6 +3,7 @@ package vmi
 import (
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 )
 
@@ -217,6 +218,11 @@ type linuxLayout struct {
 	SeqNext     field `btf:"seq_operations.next?"`
 	FileIterate field `btf:"file_operations.iterate_shared?"`
 
+	CacheObject field `btf:"kmem_cache.object_size?"` // what follows is for vetting
+	ProtoSize   field `btf:"proto.obj_size?"`
+	ProtoHash   field `btf:"proto.h?"`
+	NetDeathRow field `btf:"net.ipv4.tcp_death_row.hashinfo?"`
+
 	QueuedLock   field `btf:"qrwlock.wlocked?"`
 	TrampolineAt field `btf:"real_mode_header.trampoline_pgd"`
 }
@@ -229,6 +235,9 @@ func layoutStructs() map[string]bool {
 			name, _, _ := strings.Cut(strings.TrimPrefix(spec, "sizeof "), ".")
 			want[name] = true
 		}
+	}
+	for _, v := range slices.Concat(vetSizes, vetProtocols) {
+		want[v.name] = true
 	}
 	return want
 }

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"strings"
 )
 
@@ -84,7 +83,7 @@ func appendHits(hits []uint64, b, pattern []byte, phys uint64) []uint64 {
 // searchLinux finds a kernel within ranges by its symbol table. Until the page tables agree
 // with what was found all failures are ErrNotReady: it may be a kernel that has
 // just been unpacked, or the remains of one.
-func searchLinux(ctx context.Context, mem Memory, within []Range) (*linuxKernel, error) {
+func searchLinux(ctx context.Context, mem Memory, within []Range, help linuxHelp) (*linuxKernel, error) {
 	found, err := findTraces(ctx, mem, within)
 	if err != nil {
 		return nil, err
@@ -96,21 +95,30 @@ func searchLinux(ctx context.Context, mem Memory, within []Range) (*linuxKernel,
 			continue // digits like these are in other places too
 		}
 		for _, t := range tables {
-			k, err := t.kernel(ctx, mem, found.banners)
+			k, err := t.kernel(ctx, mem, found.banners, help)
 			if err == nil {
 				return k, nil
 			}
 			if ctx.Err() != nil {
 				return nil, ctx.Err()
 			}
-			failed = err
+			failed = stronger(failed, err)
 		}
 	}
 	return nil, failed
 }
 
+// stronger is the later of two reasons, unless only the former is of a kernel
+// that runs.
+func stronger(former, later error) error {
+	if errors.Is(former, ErrNotUnderstood) && !errors.Is(later, ErrNotUnderstood) {
+		return former
+	}
+	return later
+}
+
 // kernel tries every encoding of the addresses against every banner.
-func (t foundTable) kernel(ctx context.Context, mem Memory, banners []uint64) (*linuxKernel, error) {
+func (t foundTable) kernel(ctx context.Context, mem Memory, banners []uint64, help linuxHelp) (*linuxKernel, error) {
 	limit, err := memoryLimit(mem)
 	if err != nil {
 		return nil, err
@@ -133,13 +141,13 @@ func (t foundTable) kernel(ctx context.Context, mem Memory, banners []uint64) (*
 			sym[name] = decode(t.kallsymsTable, entry, at)
 		}
 		for _, banner := range banners {
-			k := &linuxKernel{space: s, sym: maps.Clone(sym), scratch: new(scratch), slabs: new(slabPages), followed: new(followed)}
+			k := newLinuxKernel(s, sym, help)
 			k.slide(t.base, banner)
 			if !k.place(banner) {
 				continue
 			}
 			if err := k.finish(); errors.Is(err, ErrNotReady) {
-				failed = fmt.Errorf("Linux %s: %w", k.release, errStarting)
+				failed = stronger(failed, fmt.Errorf("Linux %s: %w", k.release, errStarting))
 				continue
 			} else if err != nil {
 				failed = fmt.Errorf("%w: Linux %s: %w", ErrNotUnderstood, k.release, err)

@@ -13,6 +13,18 @@ type Options struct {
 	HiddenSamples int
 	// Log gets what people should know of the guest; nothing if nil.
 	Log *slog.Logger
+	// BTF names a file with the type information of exactly the guest's kernel,
+	// raw as in /sys/kernel/btf/vmlinux or within a vmlinux, for a Linux kernel
+	// that has none in its memory. None is needed else.
+	BTF string
+	// SystemMap names the System.map of exactly the guest's kernel, for a Linux
+	// kernel whose own symbol table cannot be found. None is needed else.
+	SystemMap string
+	// Registers reads the control registers of one of the guest's processors, as
+	// its monitor shows them. They make it quicker to find the kernel, and only
+	// the one that they lead to is taken. Nil where there is no monitor; an error
+	// counts as if there were none.
+	Registers func(ctx context.Context) (Registers, error)
 }
 
 const defaultHiddenSamples = 3
@@ -32,7 +44,7 @@ func Open(ctx context.Context, mem Memory, opt Options) (Guest, error) {
 	if opt.Log == nil {
 		opt.Log = slog.New(slog.DiscardHandler)
 	}
-	k, err := openLinux(ctx, mem)
+	k, err := openLinux(ctx, mem, linuxHelp{btf: opt.BTF, systemMap: opt.SystemMap, registers: opt.Registers})
 	if err != nil {
 		return nil, err
 	}
