@@ -13,6 +13,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/vmgate/vmgate/internal/api"
+	"github.com/vmgate/vmgate/internal/source"
 	"github.com/vmgate/vmgate/pkg/vmi"
 )
 
@@ -31,6 +32,8 @@ func cmdIntrospect() *cli.Command {
 			&cli.StringFlag{Name: "monitor", Usage: "`SOCKET` of QEMU's -qmp: with --process to ask it where RAM is, alone to have it write RAM out", TakesFile: true},
 			&cli.StringFlag{Name: "ivshmem", Usage: "in a VM: `SIZE` of the guest's RAM behind an ivshmem device, such as 512M or 512M@0000:00:05.0"},
 			&cli.StringFlag{Name: "nvdimm", Usage: "in a VM: `SIZE` of the guest's RAM behind an NVDIMM, such as 384M or 384M@0x100000000"},
+			&cli.StringFlag{Name: "btf", Usage: "`FILE` with the type information of exactly the guest's kernel, if it has none in its memory", TakesFile: true},
+			&cli.StringFlag{Name: "system-map", Usage: "System.map `FILE` of exactly the guest's kernel, if its symbols cannot be found", TakesFile: true},
 			&cli.StringFlag{Name: "machine", Value: "q35", Usage: "`MACHINE` of QEMU: q35 or pc, where RAM is split below 4 GiB"},
 		},
 		Action: unknownSubverb,
@@ -172,12 +175,16 @@ func parseLocal(s string) (netip.AddrPort, error) {
 func lookInto(c *cli.Context, look func(context.Context, vmi.Guest) error) (err error) {
 	ctx, cancel := context.WithTimeout(c.Context, introspectTimeout)
 	defer cancel()
-	memory, name, err := openMemory(ctx, c)
+	place, name, err := placeOf(c)
 	if err != nil {
 		return err
 	}
+	memory, err := openMemory(ctx, c, place)
+	if err != nil {
+		return invalidInput{err}
+	}
 	defer func() { err = errors.Join(err, memory.Close()) }()
-	guest, err := vmi.Open(ctx, memory, vmi.Options{})
+	guest, err := vmi.Open(ctx, memory, source.Help(place, vmi.Options{}))
 	if err != nil {
 		return fmt.Errorf("cannot look into %s: %w", name, err)
 	}

@@ -14,33 +14,24 @@ import (
 )
 
 // openMemory opens the memory that the command line names.
-func openMemory(ctx context.Context, c *cli.Context) (memory vmi.Memory, name string, err error) {
-	place, name, err := placeOf(c)
-	if err != nil {
-		return nil, "", err
-	}
+func openMemory(ctx context.Context, c *cli.Context, place config.Memory) (vmi.Memory, error) {
 	switch {
 	case place.File != "":
 		format := vmi.Format(c.String("format"))
 		if format == "auto" {
 			format = vmi.FormatAuto
 		}
-		memory, err = vmi.OpenAs(place.File, format, place.Machine)
+		return vmi.OpenAs(place.File, format, place.Machine)
 	case place.Process.Name != "":
-		memory, err = openProcess(ctx, place.Process)
-	default:
-		memory, err = source.OpenMemory(ctx, place)
+		return openProcess(ctx, place.Process)
 	}
-	if err != nil {
-		return nil, "", invalidInput{err}
-	}
-	return memory, name, nil
+	return source.OpenMemory(ctx, place)
 }
 
 // placeOf reads the flags that say where the memory is: one does, but for a
 // process, of which a monitor may be told too.
 func placeOf(c *cli.Context) (place config.Memory, name string, err error) {
-	place.Machine = c.String("machine")
+	place.Machine, place.BTF, place.SystemMap = c.String("machine"), c.String("btf"), c.String("system-map")
 	var given []string
 	for _, flag := range []string{"memory", "process", "monitor", "ivshmem", "nvdimm"} {
 		value := c.String(flag)

@@ -10,6 +10,8 @@ type Memory struct {
 	Ivshmem   Ivshmem   `yaml:"ivshmem"`               // the gateway is a VM itself, and has the memory as a PCI device
 	NVDIMM    NVDIMM    `yaml:"nvdimm"`                // the gateway is a VM itself, and has the memory as an NVDIMM
 	Inspector Inspector `yaml:"inspector"`             // gatewayd inspector on the VM's host looks into it
+	BTF       string    `yaml:"btf"`                   // file with the guest kernel's type information, for one that has none in its memory
+	SystemMap string    `yaml:"system-map"`            // the guest kernel's System.map, for one whose symbols cannot be found
 	Machine   string    `yaml:"machine" enum:"q35,pc"` // q35 (default) or pc: where RAM is split below 4 GiB; only with file, ivshmem and nvdimm, the others know it
 }
 

@@ -85,7 +85,7 @@ func (m *Memory) fill(src *source) {
 	if m.needsMachine() {
 		setDefault(&m.Machine, "q35")
 	}
-	for _, file := range []*string{&m.Inspector.Certificate, &m.Inspector.Key, &m.Inspector.CA} {
+	for _, file := range []*string{&m.Inspector.Certificate, &m.Inspector.Key, &m.Inspector.CA, &m.BTF, &m.SystemMap} {
 		if *file != "" {
 			*file = src.resolve(*file)
 		}

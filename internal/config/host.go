@@ -99,5 +99,13 @@ func (m *Memory) problems() (out []problem) {
 			out = append(out, problem{"inspector." + f.key, "cannot read the file: " + err.Error()})
 		}
 	}
+	for _, f := range []file{{"btf", m.BTF}, {"system-map", m.SystemMap}} {
+		if f.path == "" {
+			continue
+		}
+		if err := readable(f.path); err != nil {
+			out = append(out, problem{f.key, "cannot read the file: " + err.Error() + ": correct the path, or leave the line out: most kernels need none"})
+		}
+	}
 	return out
 }

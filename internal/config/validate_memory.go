@@ -37,6 +37,15 @@ func (v *checker) checkMemory(path string, m *Memory, used memoryPlaces) {
 		{"nvdimm", m.NVDIMM != NVDIMM{}, func(path string) { v.checkNVDIMM(path, m.NVDIMM, used) }},
 		{"inspector", m.Inspector != Inspector{}, func(path string) { v.checkInspector(path, m.Inspector, used) }},
 	}
+	for _, f := range []file{{"btf", m.BTF}, {"system-map", m.SystemMap}} {
+		switch {
+		case f.path == "":
+		case m.Inspector != Inspector{}:
+			v.report(path+"."+f.key, "%s.%s: a VM behind an inspector cannot have it: leave the line out", path, f.key)
+		default:
+			v.checkPath(path+"."+f.key, f.path)
+		}
+	}
 	var given, known []string
 	for _, p := range places {
 		known = append(known, p.key)

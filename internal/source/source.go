@@ -40,7 +40,7 @@ func Open(ctx context.Context, place config.Memory, opt vmi.Options) (*Opened, e
 	if err != nil {
 		return nil, err
 	}
-	opened, err := mem.Discover(ctx, opt)
+	opened, err := mem.Discover(ctx, Help(place, opt))
 	if err == nil && place.Monitor != (config.Monitor{}) {
 		opened = impatiently(opened) // one read may take longer than a decision can wait
 	}
@@ -55,6 +55,15 @@ func (m Memory) Discover(ctx context.Context, opt vmi.Options) (*Opened, error) 
 		return nil, errors.Join(err, m.Close())
 	}
 	return &Opened{Guest: guest, Same: m.Same, Close: m.Close}, nil
+}
+
+// Help adds to the options what the configuration tells of a guest's kernel.
+func Help(place config.Memory, opt vmi.Options) vmi.Options {
+	opt.BTF, opt.SystemMap = place.BTF, place.SystemMap
+	if socket := place.Process.Monitor; socket != "" {
+		opt.Registers = func(ctx context.Context) (vmi.Registers, error) { return qemu.Registers(ctx, socket) }
+	}
+	return opt
 }
 
 // OpenMemory opens memory that this machine has. The caller closes it.

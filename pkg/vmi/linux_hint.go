@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 )
 
 // A processor's registers lead to the kernel that runs: its image is looked for
@@ -22,25 +23,51 @@ func openLinux(ctx context.Context, mem Memory, help linuxHelp) (*linuxKernel, e
 	if err != nil {
 		return findLinux(ctx, mem, help)
 	}
-	for _, tables := range registers.pageTables(mem) {
-		image, ok := tables.image()
+	tables := registers.pageTables(mem)
+	running := func(k *linuxKernel) bool {
+		return slices.ContainsFunc(tables, k.sharesKernelWith)
+	}
+	if k := inImages(ctx, mem, tables, help); k != nil && running(k) {
+		return k, nil
+	}
+	k, err := findLinux(ctx, mem, help)
+	if err == nil && !running(k) {
+		return nil, fmt.Errorf("%w: Linux %s is in its memory, but the processor runs something else", ErrNotReady, k.release)
+	}
+	return k, err
+}
+
+// muchMemory is from where on looking at the first bytes of each page takes
+// longer than searching a kernel's image.
+const muchMemory = 4 << 30
+
+// inImages looks for a kernel where tables map an image; nil if there is none, or
+// if it is quicker to look for it elsewhere first.
+func inImages(ctx context.Context, mem Memory, tables []pageTable, help linuxHelp) *linuxKernel {
+	ranges, err := mem.Ranges()
+	if err != nil {
+		return nil
+	}
+	populated := uint64(0)
+	for _, r := range ranges {
+		populated += r.End - r.Start
+	}
+	if populated < muchMemory {
+		infos, err := findVMCoreInfo(ctx, mem)
+		if err != nil || len(infos) > 0 {
+			return nil
+		}
+	}
+	for _, t := range tables {
+		image, ok := t.image()
 		if !ok {
 			continue
 		}
-		if k, err := searchLinux(ctx, mem, []Range{image}, help); err == nil && k.sharesKernelWith(tables) {
-			return k, nil
+		if k, err := searchLinux(ctx, mem, []Range{image}, help); err == nil {
+			return k
 		}
 	}
-	k, err := findLinux(ctx, mem, help)
-	if err != nil {
-		return nil, err
-	}
-	for _, tables := range registers.pageTables(mem) {
-		if k.sharesKernelWith(tables) {
-			return k, nil
-		}
-	}
-	return nil, fmt.Errorf("%w: Linux %s is in its memory, but the processor runs something else", ErrNotReady, k.release)
+	return nil
 }
 
 // image is where the tables map a kernel's image, which lies in one piece.

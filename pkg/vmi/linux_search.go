@@ -175,8 +175,10 @@ func (k *linuxKernel) slide(base, banner uint64) {
 			if phys, _, err := tables.walk(to); err != nil || phys != banner {
 				continue
 			}
-			for name := range k.sym {
-				k.sym[name] += to - va
+			for name, at := range k.sym {
+				if at >= imageBase { // those of each processor's own data are not
+					k.sym[name] += to - va
+				}
 			}
 			return
 		}
