@@ -10,3 +10,10 @@ grep -rlE '^func Fuzz' --include='*_test.go' . | while read -r file; do
 		"${GO:-go}" test -run '^$' -fuzz "^$name\$" -fuzztime "$time" "${file%/*}" </dev/null
 	done
 done
+
+# The whole of what `make test` does a share of: a hundred thousand altered bytes
+# in a guest's memory (root).
+if [[ $EUID -eq 0 ]]; then
+	echo "== ./pkg/vmi TestFlips"
+	VMI_TEST_FLIPS=100000 "${GO:-go}" test -count 1 -timeout 30m -run '^TestFlips$' -v ./pkg/vmi | grep -v '^\['
+fi

@@ -111,7 +111,7 @@ func (g *linuxGuest) describe(ctx context.Context, holders []holder, what map[ui
 			continue
 		}
 		t, err := g.k.task(h.leader)
-		if err != nil || t.id() != h.id {
+		if err != nil || t.id() != h.id || !t.leads() {
 			return nil, fmt.Errorf("%w: owner %d has just ended", ErrUnstable, h.id.pid)
 		}
 		views, why, err := g.k.hidden(ctx, t, g.samples)

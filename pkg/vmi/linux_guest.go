@@ -14,6 +14,11 @@ import (
 // attempts is how often a read that does not agree with itself is repeated.
 const attempts = 3
 
+// incompleteFor is how long holders are kept that do not account for all
+// references to a file. A call under way has one too, for as long as it takes;
+// but somebody may have been missed.
+const incompleteFor = time.Second
+
 // Bounds on what is kept for the next answers: holders, and bytes of programs.
 const (
 	maxCached       = 1 << 14
@@ -50,6 +55,7 @@ type image struct {
 type cached struct {
 	inode, count uint64
 	holders      []holder
+	until        time.Time // not used later; zero if the holders account for all references
 }
 
 func newLinuxGuest(k *linuxKernel, opt Options) *linuxGuest {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"time"
 )
 
 // holdersOf finds the processes that hold any of the sockets.
@@ -47,7 +48,7 @@ func (g *linuxGuest) resolve(ctx context.Context, files map[uint64]openFile) (ou
 		g.mu.Lock()
 		c, ok := g.holders[file]
 		g.mu.Unlock()
-		if ok && c.inode == f.inode && c.count == f.count && g.allHold(c.holders, file) {
+		if ok && c.inode == f.inode && c.count == f.count && (c.until.IsZero() || time.Now().Before(c.until)) && g.allHold(c.holders, file) {
 			out = append(out, c.holders...)
 			continue
 		}
@@ -68,7 +69,11 @@ func (g *linuxGuest) resolve(ctx context.Context, files map[uint64]openFile) (ou
 			return nil, false, fmt.Errorf("%w: a descriptor was closed or passed on", ErrUnstable)
 		}
 		if len(found[file]) > 0 {
-			g.remember(file, cached{inode: files[file].inode, count: files[file].count, holders: found[file]})
+			c := cached{inode: files[file].inode, count: files[file].count, holders: found[file]}
+			if uint64(len(c.holders)) < c.count {
+				c.until = time.Now().Add(incompleteFor)
+			}
+			g.remember(file, c)
 		}
 		out = append(out, found[file]...)
 	}

@@ -148,8 +148,9 @@ func (k *linuxKernel) member(addr uint64, f field) (uint64, error) {
 // hlist calls fn with each node of a chain whose first node is given, until it
 // returns false. It ends at nil and at the odd "nulls" of some chains.
 func (k *linuxKernel) hlist(first uint64, limit int, fn func(node uint64) (bool, error)) error {
+	var circle loop
 	for node := first; node != 0 && node&1 == 0; {
-		if limit--; limit < 0 {
+		if limit--; limit < 0 || circle.meets(node) {
 			return fmt.Errorf("%w: endless chain at %#x", ErrUnstable, first)
 		}
 		next, err := k.u64(node)
@@ -170,8 +171,9 @@ func (k *linuxKernel) list(head uint64, limit int, fn func(node uint64) error) e
 	if err != nil {
 		return err
 	}
+	var circle loop
 	for node != head {
-		if limit--; limit < 0 {
+		if limit--; limit < 0 || circle.meets(node) {
 			return fmt.Errorf("%w: endless list at %#x", ErrUnstable, head)
 		}
 		if err := fn(node); err != nil {

@@ -24,15 +24,18 @@ type window struct {
 // token table. There are two orders of them: up to 6.3 the offsets come before
 // the names, later after the token index.
 func tablesNear(mem Memory, hit uint64) ([]foundTable, error) {
-	start := uint64(0)
-	if hit > maxSymbolNames {
-		start = (hit - maxSymbolNames) &^ pageMask // the parts are aligned, as seen from the window too
-	}
-	w := window{phys: start, bytes: make([]byte, hit-start+2*maxTokenTable)}
-	if err := readAround(mem, w); err != nil {
+	// First a little of it: most places with such digits are no token table.
+	w, err := windowAround(mem, hit, maxTokenTable)
+	if err != nil {
 		return nil, err
 	}
-	table, index, err := w.tokens(int(hit - start))
+	if _, _, err := w.tokens(int(hit - w.phys)); err != nil {
+		return nil, err
+	}
+	if w, err = windowAround(mem, hit, maxSymbolNames); err != nil {
+		return nil, err
+	}
+	table, index, err := w.tokens(int(hit - w.phys))
 	if err != nil {
 		return nil, err
 	}
@@ -62,6 +65,16 @@ func tablesNear(mem Memory, hit uint64) ([]foundTable, error) {
 		out = append(out, foundTable{after, base})
 	}
 	return out, nil
+}
+
+// windowAround reads what is before a place, and the token table behind it.
+func windowAround(mem Memory, hit, before uint64) (window, error) {
+	start := uint64(0)
+	if hit > before {
+		start = (hit - before) &^ pageMask // the parts are aligned, as seen from the window too
+	}
+	w := window{phys: start, bytes: make([]byte, hit-start+2*maxTokenTable)}
+	return w, readAround(mem, w)
 }
 
 // readAround fills a window; parts without memory stay zero.

@@ -2,6 +2,7 @@ package vmi
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net/netip"
 )
@@ -136,6 +137,10 @@ func (k *linuxKernel) openFile(s sock) (f openFile, ok bool, err error) {
 	ops, err := k.member(f.file, k.FileOps)
 	if err != nil || ops != k.sym["socket_file_ops"] {
 		return f, false, err
+	}
+	// Else a socket could be made to look as if somebody else held it.
+	if back, err := k.member(f.file, k.FilePrivate); err != nil || back != socket {
+		return f, false, errors.Join(fmt.Errorf("%w: the file of a socket is of another", ErrUnstable), err)
 	}
 	if f.count, err = k.references(f.file); err != nil {
 		return f, false, err

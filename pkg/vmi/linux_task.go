@@ -162,8 +162,9 @@ func (k *linuxKernel) tasksView(ctx context.Context) ([]task, error) {
 		return nil, err
 	}
 	out := make([]task, 0, max(512, k.known.size()))
+	var circle loop
 	for t.next-uint64(k.TaskTasks.off) != first {
-		if len(out) >= maxTasks {
+		if len(out) >= maxTasks || circle.meets(t.next) {
 			return nil, fmt.Errorf("%w: endless list of tasks", ErrUnstable)
 		}
 		if len(out)&0xff == 0 && ctx.Err() != nil {
