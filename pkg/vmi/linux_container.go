@@ -1,22 +1,77 @@
 package vmi
 
-import "strings"
+import (
+	"encoding/binary"
+	"slices"
+	"strings"
+)
 
 // maxCgroupDepth bounds the path of a cgroup.
 const maxCgroupDepth = 64
 
-// cgroupPath is the place of a process in the unified hierarchy of control
-// groups, as /proc/PID/cgroup shows it from the outermost container; "" where
-// the kernel has none.
+// cgroupPath is the place of a process among the control groups, as
+// /proc/PID/cgroup shows it from the outermost container: that in the unified
+// hierarchy, or where this is the root and the kernel has hierarchies of single
+// controllers (version 1), that in the first of these. One that names a container
+// comes before one that does not. It is "" where the kernel has none.
 func (k *linuxKernel) cgroupPath(cgroups uint64) string {
 	if k.TaskCgroups.size == 0 || k.CSSCgroup.size == 0 || k.CgroupKN.size == 0 || k.KNName.size == 0 || k.KNParent.size == 0 {
 		return ""
 	}
 	// The set that all processes begin with is part of the kernel's image.
-	cgroup, err := k.member(cgroups, k.CSSCgroup)
+	unified, err := k.member(cgroups, k.CSSCgroup)
 	if err != nil {
 		return ""
 	}
+	best := k.pathOfCgroup(unified)
+	if containerID(best) != "" {
+		return best
+	}
+	for _, cgroup := range k.otherCgroups(cgroups, unified) {
+		path := k.pathOfCgroup(cgroup)
+		if containerID(path) != "" {
+			return path
+		}
+		if path != "" && (best == "" || best == "/") {
+			best = path
+		}
+	}
+	return best
+}
+
+// maxControllers bounds the kernel's controllers (include/linux/cgroup_subsys.h
+// has some fifteen).
+const maxControllers = 32
+
+// otherCgroups are a process's groups in other hierarchies than the unified one.
+func (k *linuxKernel) otherCgroups(cgroups, unified uint64) []uint64 {
+	if k.CSSSubsys.size == 0 || k.SubsysCgroup.size == 0 || k.CgroupRoot.size == 0 {
+		return nil
+	}
+	home, err := k.member(unified, k.CgroupRoot)
+	if err != nil {
+		return nil
+	}
+	raw := make([]byte, min(k.CSSSubsys.size, 8*maxControllers)&^7)
+	if k.read(raw, cgroups+uint64(k.CSSSubsys.off)) != nil {
+		return nil
+	}
+	var out []uint64
+	for ; len(raw) > 0; raw = raw[8:] {
+		state := binary.LittleEndian.Uint64(raw)
+		cgroup, err := k.member(state, k.SubsysCgroup)
+		if state == 0 || err != nil {
+			continue
+		}
+		if root, err := k.member(cgroup, k.CgroupRoot); err == nil && root != home && !slices.Contains(out, cgroup) {
+			out = append(out, cgroup)
+		}
+	}
+	return out
+}
+
+// pathOfCgroup is a group's path in its hierarchy; "" where it cannot be read.
+func (k *linuxKernel) pathOfCgroup(cgroup uint64) string {
 	node, err := k.member(cgroup, k.CgroupKN)
 	if err != nil {
 		return ""

@@ -37,6 +37,9 @@ type linuxLayout struct {
 
 	CSSCgroup     field `btf:"css_set.dfl_cgrp?"`
 	CgroupKN      field `btf:"cgroup.kn?"`
+	CSSSubsys     field `btf:"css_set.subsys?"`
+	SubsysCgroup  field `btf:"cgroup_subsys_state.cgroup?"`
+	CgroupRoot    field `btf:"cgroup.root?"`
 	KNName        field `btf:"kernfs_node.name?"`
 	KNParent      field `btf:"kernfs_node.parent|kernfs_node.__parent?"`
 	NSProxyNet    field `btf:"nsproxy.net_ns?"`

@@ -130,31 +130,3 @@ func eachPage(ctx context.Context, mem Memory, fn func(phys uint64, head []byte)
 	}
 	return nil
 }
-
-// printable keeps what can be shown to a person; guest text is hostile.
-func printable(s string) string { return printableUpTo(s, 256) }
-
-// isPlain says whether s is printable ASCII throughout, as most text is.
-func isPlain(s string) bool {
-	for i := range len(s) {
-		if s[i] < ' ' || s[i] > '~' {
-			return false
-		}
-	}
-	return true
-}
-
-func printableUpTo(s string, limit int) string {
-	if len(s) > limit {
-		s = s[:limit]
-	}
-	if isPlain(s) {
-		return s
-	}
-	return strings.Map(func(r rune) rune {
-		if !strconv.IsPrint(r) {
-			return -1
-		}
-		return r
-	}, strings.ToValidUTF8(s, ""))
-}

@@ -102,7 +102,7 @@ type Process struct {
 	Kernel    bool       `json:"kernel"`              // a kernel thread
 	ArgsCut   bool       `json:"args_cut,omitempty"`  // there are more than were read
 	BuildID   string     `json:"build_id,omitempty"`  // GNU build id in hex, or Go build id; empty where not resident
-	Cgroup    string     `json:"cgroup,omitempty"`    // path in the unified hierarchy, from the outside
+	Cgroup    string     `json:"cgroup,omitempty"`    // path in the unified hierarchy, else in one of version 1, from the outside
 	Container string     `json:"container,omitempty"` // the innermost container's id, as its cgroup is named
 	NetNS     uint32     `json:"net_ns,omitempty"`    // number of the network namespace, as in /proc/PID/ns/net; 0 for kernel threads
 	Parents   []Ancestor `json:"parents,omitempty"`   // the parent first
