@@ -14,17 +14,22 @@
 #include "skb.h"
 #include "stats.h"
 
-/* Takes the mark out of the metadata, so that it cannot serve twice. Returns 0
- * if XDP left none. */
-static __always_inline __u32 take_mark(struct __sk_buff *skb)
+/* Takes the mark out of the metadata, so that it cannot serve twice. Returns 0 and
+ * the reason if XDP left none, or if it saw another tag than the kernel: a device
+ * that stripped it would have the VLANs of a trunk taken for one. */
+static __always_inline __u32 take_mark(struct __sk_buff *skb, enum reason *reason)
 {
+	__u32 tag = skb->vlan_present ? META_TAGGED | (skb->vlan_tci & 0xfff) : 0;
 	void *data = (void *)(long)skb->data;
 	struct meta *meta = (void *)(long)skb->data_meta;
 	__u32 mark;
 
+	*reason = REASON_DROP_INGRESS;
 	if ((void *)(meta + 1) > data || meta->magic != META_MAGIC)
 		return 0;
-	mark = meta->mark;
+	mark = meta->tag == tag ? meta->mark : 0;
+	if (!mark)
+		*reason = REASON_DROP_STRIPPED;
 	meta->magic = 0;
 	meta->mark = 0;
 	return mark;

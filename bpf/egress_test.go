@@ -133,5 +133,6 @@ func TestMark_WithoutXDPsWordNothingReachesTheStack(t *testing.T) {
 	// Bytes of the frame are no metadata.
 	fake := binary.NativeEndian.AppendUint32(nil, metaMagic)
 	fake = binary.NativeEndian.AppendUint32(fake, uint32(bpf.VmgateMarkMARK_FORWARD))
+	fake = binary.NativeEndian.AppendUint32(fake, 0)
 	g.expectTC("vmgate_mark", append(fake, frame...), 0, tcShot, bpf.VmgateReasonREASON_DROP_INGRESS, 0)
 }

@@ -298,7 +298,7 @@ const (
 	tcOK        = 0
 	tcShot      = 2
 	tcRedirect  = 7
-	metaLen     = 8
+	metaLen     = 12
 	metaMagic   = 0x766d6774
 )
 

@@ -115,7 +115,8 @@ static __always_inline int deliver_skb(struct __sk_buff *skb, __u32 out_port)
 SEC("tc")
 int vmgate_mark(struct __sk_buff *skb)
 {
-	__u32 mark = take_mark(skb);
+	enum reason reason;
+	__u32 mark = take_mark(skb, &reason);
 	struct packet *pkt;
 
 	skb->mark = mark;
@@ -125,7 +126,7 @@ int vmgate_mark(struct __sk_buff *skb)
 		return TC_ACT_OK;
 	pkt = new_packet(skb->len);
 	if (pkt)
-		count(REASON_DROP_INGRESS, pkt);
+		count(reason, pkt);
 	return TC_ACT_SHOT;
 }
 
@@ -133,7 +134,8 @@ int vmgate_mark(struct __sk_buff *skb)
 SEC("tc")
 int vmgate_deliver(struct __sk_buff *skb)
 {
-	__u32 mark = take_mark(skb);
+	enum reason reason;
+	__u32 mark = take_mark(skb, &reason);
 
 	skb->mark = 0;
 	if ((mark & MARK_CLASS) == MARK_DELIVER)

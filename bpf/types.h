@@ -69,6 +69,7 @@ enum reason {
 	REASON_DROP_INGRESS,       /* reached the stack without XDP's word */
 	REASON_DROP_UNDECIDABLE,   /* undecided and cannot be held; reported by an event */
 	REASON_DROP_RELATED,       /* ICMP error that quotes no live flow */
+	REASON_DROP_STRIPPED,      /* its tag was beside the frame, where XDP cannot see it */
 	REASON_DROP_LLC,           /* an 802.3 frame: no ethertype */
 	REASON_DROP_TOO_BIG,       /* larger than its way out takes (TCX; XDP's are lost in the device) */
 	REASON_MAX = 48,
@@ -344,7 +345,9 @@ enum mark {
 struct meta {
 	__u32 magic;            /* META_MAGIC */
 	enum mark mark;
+	__u32 tag;              /* the outer tag as XDP saw it: its VLAN id | META_TAGGED; 0 for none */
 };
+#define META_TAGGED 0x10000
 #define META_MAGIC 0x766d6774u
 
 _Static_assert(sizeof(struct mac_key) == 12, "mac_key");

@@ -368,8 +368,9 @@ const (
 	VmgateReasonREASON_DROP_INGRESS        VmgateReason = 33
 	VmgateReasonREASON_DROP_UNDECIDABLE    VmgateReason = 34
 	VmgateReasonREASON_DROP_RELATED        VmgateReason = 35
-	VmgateReasonREASON_DROP_LLC            VmgateReason = 36
-	VmgateReasonREASON_DROP_TOO_BIG        VmgateReason = 37
+	VmgateReasonREASON_DROP_STRIPPED       VmgateReason = 36
+	VmgateReasonREASON_DROP_LLC            VmgateReason = 37
+	VmgateReasonREASON_DROP_TOO_BIG        VmgateReason = 38
 	VmgateReasonREASON_MAX                 VmgateReason = 48
 )
 

@@ -12,7 +12,7 @@
 
 /* Passes a frame up with its mark in front. Not inlined, so that enum mark is
  * in the object's BTF and so in the bindings. */
-static __noinline int pass_marked(struct xdp_md *ctx, enum mark mark)
+static __noinline int pass_marked(struct xdp_md *ctx, enum mark mark, __u32 tag)
 {
 	struct meta *meta;
 
@@ -23,17 +23,23 @@ static __noinline int pass_marked(struct xdp_md *ctx, enum mark mark)
 		return XDP_DROP;
 	meta->magic = META_MAGIC;
 	meta->mark = mark;
+	meta->tag = tag;
 	return XDP_PASS;
 }
 
+static __always_inline __u32 outer_tag(const struct packet *pkt)
+{
+	return pkt->l3 > sizeof(struct ethhdr) ? META_TAGGED | pkt->key.vlan >> 16 : 0;
+}
+
 /* A port that takes no XDP frame gets it by TC ingress (vmgate_mark, vmgate_deliver). */
-static __always_inline int by_stack(struct xdp_md *ctx, __u32 out_port)
+static __always_inline int by_stack(struct xdp_md *ctx, const struct packet *pkt, __u32 out_port)
 {
 	struct port *to = bpf_map_lookup_elem(&ports, &out_port);
 
 	if (!to || !(to->flags & PORT_STACK))
 		return XDP_DROP;
-	return pass_marked(ctx, MARK_DELIVER | (out_port & MARK_PORT));
+	return pass_marked(ctx, MARK_DELIVER | (out_port & MARK_PORT), outer_tag(pkt));
 }
 
 /*
@@ -51,11 +57,11 @@ static __always_inline int carry_out_xdp(struct xdp_md *ctx, struct packet *pkt,
 	if (pkt->decision.action == ACTION_REDIRECT) {
 		action = bpf_redirect_map(&tx_ports, pkt->decision.out_port, XDP_DROP);
 		if (action != XDP_REDIRECT)
-			action = by_stack(ctx, pkt->decision.out_port);
+			action = by_stack(ctx, pkt, pkt->decision.out_port);
 		if (action == XDP_DROP)
 			reason = REASON_DROP_UNKNOWN_DEST;
 	} else if (pkt->decision.action == ACTION_UP) {
-		action = pass_marked(ctx, pkt->decision.mark);
+		action = pass_marked(ctx, pkt->decision.mark, outer_tag(pkt));
 		if (action != XDP_PASS)
 			reason = REASON_DROP_INGRESS;
 	}

@@ -49,6 +49,7 @@ var reasonNames = [reasonMax]string{
 	bpf.VmgateReasonREASON_DROP_INGRESS:        "drop-ingress",
 	bpf.VmgateReasonREASON_DROP_UNDECIDABLE:    "drop-undecidable",
 	bpf.VmgateReasonREASON_DROP_RELATED:        "drop-related",
+	bpf.VmgateReasonREASON_DROP_STRIPPED:       "drop-stripped",
 	bpf.VmgateReasonREASON_DROP_LLC:            "drop-llc",
 	bpf.VmgateReasonREASON_DROP_TOO_BIG:        "drop-too-big",
 }

@@ -306,3 +306,27 @@ func TestHotplug_LosesNothingElsewhere(t *testing.T) {
 		})
 	}
 }
+
+// TestTags_ThatTheDeviceStrippedAreNoticed: the other end of the veth leaves its
+// tags beside the frame, as veths do, and XDP takes the packets for untagged ones.
+// None of them gets to a decision.
+func TestTags_ThatTheDeviceStrippedAreNoticed(t *testing.T) {
+	if lacksTCX() {
+		t.Skip("needs TCX (Linux 6.6) for the stations' tags")
+	}
+	g := newGateway(t)
+	g.equip(DatapathTCX, []uint16{5}) // with the stations' offloads on
+	g.vm[0].ready()
+	var c net.PacketConn
+	must(t, inNetNS(g.vm[0].ns, func() (err error) {
+		c, err = net.ListenPacket("udp", trafficAddrs[0][0]+":0")
+		return err
+	}))
+	defer c.Close()
+	for deadline := time.Now().Add(patience); g.count(1, "drop-stripped") == 0; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("nobody noticed: %v", g.counted())
+		}
+		_, _ = c.WriteTo([]byte("tagged"), &net.UDPAddr{IP: net.ParseIP(trafficAddrs[1][0]), Port: 4001})
+	}
+}
