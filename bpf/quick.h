@@ -214,11 +214,7 @@ static __always_inline int quick(void *data, void *data_end, const struct settin
 		return NOT_QUICK;
 	stands = quick_verdicts(flow);
 	if (stands == 1u << VERDICT_FORWARD) {
-		int action;
-
-		if (port.proxy)
-			return NOT_QUICK; /* MACs may have to be rewritten */
-		action = bpf_redirect_map(&tx_ports, dir->out_port, XDP_DROP);
+		int action = bpf_redirect_map(&tx_ports, dir->out_port, XDP_DROP);
 
 		if (action != XDP_REDIRECT)
 			return NOT_QUICK;
