@@ -234,6 +234,12 @@ func (n *instance) changed(s snort.State) {
 	if s.Phase == snort.PhaseUp {
 		return
 	}
+	if s.Phase == snort.PhaseStarting && n.own != nil {
+		// Somebody may have removed them, which is what the engine died of.
+		if err := loader.EnsureIDSPorts(n.ports); err != nil {
+			n.log.Error("the IDS ports are not right", "engine", n.number, "error", err)
+		}
+	}
 	n.log.Info("ids", "engine", n.number, "state", s.Phase, "detail", s.Detail)
 	n.note(fmt.Sprintf("%s: %s", s.Phase, s.Detail))
 }

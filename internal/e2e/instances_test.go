@@ -59,5 +59,21 @@ func TestIDS_SeveralEnginesShareTheFlows(t *testing.T) {
 		for _, p := range of[0] {
 			g.passes(t, g.webWire, p.again())
 		}
+		// Its port goes: it is made anew, and nothing passes meanwhile but by an engine.
+		must(t, g.Gateway.Delete("ids-in1"))
+		before, p := g.counts(), of[1][0]
+		await(t, "its flows stop", func() bool {
+			p.again().send(t)
+			return g.since(before, "apps/drop-ids-down") > 0
+		})
+		await(t, "the port and the engine are back", func() bool {
+			p = p.again()
+			p.send(t)
+			return g.since(before, "ids-out1/ids-return") > 0
+		})
+		g.webWire.wait(t, p.String(), carries(p.payload))
+		if n := g.since(before, "apps/open"); n > 0 {
+			t.Errorf("%d packets passed without an engine", n)
+		}
 	})
 }
