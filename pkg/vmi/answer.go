@@ -58,3 +58,11 @@ const (
 	// StateNone: there is no such socket.
 	StateNone SocketState = "none"
 )
+
+// PastOwner is a process that was seen to hold the socket a query names, some
+// time before the answer. It was read then and cannot be verified any more: the
+// port may have had another owner since.
+type PastOwner struct {
+	Process
+	Seen time.Time `json:"seen"` // when it was last seen to hold the socket
+}

@@ -43,10 +43,6 @@ func (k *linuxKernel) bounded(ctx context.Context) *linuxKernel {
 	return &c
 }
 
-// span is the part of a struct that holds the members we read, so that one
-// read gets them all.
-type span struct{ lo, hi uint32 }
-
 func spanOf(fields ...field) span {
 	s := span{lo: fields[0].off}
 	for _, f := range fields {

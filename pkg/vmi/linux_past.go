@@ -14,14 +14,6 @@ const (
 	maxGone = 1 << 13
 )
 
-// PastOwner is a process that was seen to hold the socket a query names, some
-// time before the answer. It was read then and cannot be verified any more: the
-// port may have had another owner since.
-type PastOwner struct {
-	Process
-	Seen time.Time `json:"seen"` // when it was last seen to hold the socket
-}
-
 // heldSocket is a socket in a table of descriptors.
 type heldSocket struct {
 	fd   uint32

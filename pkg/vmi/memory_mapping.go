@@ -163,3 +163,7 @@ func (w *mapping) close() error {
 	w.data = nil
 	return unix.Munmap(data)
 }
+
+// span is the part of a struct that holds the members we read, so that one
+// read gets them all.
+type span struct{ lo, hi uint32 }

@@ -1,11 +1,3 @@
-// Package vmi answers, from a virtual machine's memory alone, which process in
-// it owns a socket, and which of its processes are hidden from its own
-// listings. It needs no agent in the guest, no patched hypervisor and no
-// profile of the guest's kernel, and it never writes.
-//
-// Guest memory is hostile input: every walk is bounded, every answer is read
-// again before it is given, and what cannot be understood is an error, never
-// "clean".
 package vmi
 
 import (
