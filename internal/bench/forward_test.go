@@ -106,6 +106,11 @@ func (w *wire) withGateway(owner verdict.Verdict) (rate float64) {
 // attached calls f in the gateway's namespace, with vmgate on both of its devices.
 func (w *wire) attached(f func(*loader.Dataplane)) {
 	w.b.Helper()
+	w.attachedBy(loader.DatapathXDP, f)
+}
+
+func (w *wire) attachedBy(path loader.Datapath, f func(*loader.Dataplane)) {
+	w.b.Helper()
 	pins := filepath.Join("/sys/fs/bpf", lab.Prefix()+strings.ToLower(rand.Text()[:6]))
 	must(w.b, w.gateway.Do(func() error {
 		dp, err := loader.Open(loader.Options{Pins: pins})
@@ -117,7 +122,7 @@ func (w *wire) attached(f func(*loader.Dataplane)) {
 			must(w.b, loader.Remove(pins))
 		}()
 		states, err := dp.SetPorts([]loader.Port{
-			{ID: 1, Device: inDevice, Segment: 1}, {ID: 2, Device: outDevice, Segment: 2},
+			{ID: 1, Device: inDevice, Segment: 1, Datapath: path}, {ID: 2, Device: outDevice, Segment: 2, Datapath: path},
 		})
 		if err != nil {
 			return err
@@ -147,9 +152,14 @@ func fill(b *testing.B, dp *loader.Dataplane, owner verdict.Verdict, flows int) 
 	must(b, dp.SetOwner(2, loader.Owner{Verdict: forward, VM: 2, PID: 1, Comm: "receiver"}))
 	for n := range flows {
 		key, from := loader.NewFlowKey(17, flow(n), receiver, 0, 0, 0)
-		f := loader.Flow{Created: loader.Now(), Verdict: forward, Rule: 1, Initiator: from}
-		f.Dir[from] = loader.FlowDir{SrcMAC: loader.MAC(senderMAC), DstMAC: loader.MAC(receiverMAC), InPort: 1, OutPort: 2, VM: 1, Owner: 1}
-		f.Dir[1-from] = loader.FlowDir{SrcMAC: loader.MAC(receiverMAC), DstMAC: loader.MAC(senderMAC), InPort: 2, OutPort: 1, VM: 2, Owner: 2}
-		must(b, dp.PutFlow(key, f))
+		must(b, dp.PutFlow(key, wireFlow(from)))
 	}
+}
+
+// wireFlow is a flow from the wire's sender to its receiver.
+func wireFlow(from int) loader.Flow {
+	f := loader.Flow{Created: loader.Now(), Verdict: uint32(verdict.Forward), Rule: 1, Initiator: from}
+	f.Dir[from] = loader.FlowDir{SrcMAC: loader.MAC(senderMAC), DstMAC: loader.MAC(receiverMAC), InPort: 1, OutPort: 2, VM: 1, Owner: 1}
+	f.Dir[1-from] = loader.FlowDir{SrcMAC: loader.MAC(receiverMAC), DstMAC: loader.MAC(senderMAC), InPort: 2, OutPort: 1, VM: 2, Owner: 2}
+	return f
 }

@@ -22,6 +22,7 @@ type wire struct {
 	b        *testing.B
 	sender   *lab.Namespace
 	gateway  *lab.Namespace
+	sink     *lab.Namespace
 	send     *ebpf.Program
 	received *ebpf.Map
 }
@@ -47,6 +48,15 @@ var (
 
 func newWire(b *testing.B) *wire {
 	b.Helper()
+	w := plainWire(b)
+	w.makeSink()
+	w.sendFlows(wireFlows)
+	return w
+}
+
+// plainWire is a wire without programs at its ends.
+func plainWire(b *testing.B) *wire {
+	b.Helper()
 	l, err := lab.New(nil)
 	must(b, err)
 	b.Cleanup(func() { must(b, l.Close()) })
@@ -55,22 +65,20 @@ func newWire(b *testing.B) *wire {
 	must(b, err)
 	w.gateway, err = l.NewNamespace("gw")
 	must(b, err)
-	sink, err := l.NewNamespace("sink")
+	w.sink, err = l.NewNamespace("sink")
 	must(b, err)
 	must(b, w.gateway.AddVeth(inDevice, w.sender, "eth0"))
-	must(b, w.gateway.AddVeth(outDevice, sink, "eth0"))
+	must(b, w.gateway.AddVeth(outDevice, w.sink, "eth0"))
 	for _, device := range []string{inDevice, outDevice} {
 		must(b, w.gateway.SetUp(device))
 	}
 	must(b, w.sender.SetUp("eth0"))
-	must(b, sink.SetUp("eth0"))
-	w.makeSink(sink)
-	w.sendFlows(wireFlows)
+	must(b, w.sink.SetUp("eth0"))
 	return w
 }
 
 // makeSink counts and drops what arrives.
-func (w *wire) makeSink(sink *lab.Namespace) {
+func (w *wire) makeSink() {
 	w.b.Helper()
 	var err error
 	w.received, err = ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.PerCPUArray, KeySize: 4, ValueSize: 8, MaxEntries: 1})
@@ -89,7 +97,7 @@ func (w *wire) makeSink(sink *lab.Namespace) {
 		asm.Mov.Imm(asm.R0, 1).WithSymbol("drop"), // XDP_DROP
 		asm.Return(),
 	})
-	must(w.b, sink.Do(func() error { return w.attach(prog, "eth0") }))
+	must(w.b, w.sink.Do(func() error { return w.attach(prog, "eth0") }))
 }
 
 // sendFlows makes the program that sends: each frame is of one of so many flows,

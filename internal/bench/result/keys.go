@@ -31,6 +31,7 @@ var Keys = []Key{
 	{"forward_vs_bridge", "64-byte packets a second, 1,024 established flows, all checks on, against the kernel's bridge without any filter", 3.0, false},
 	{"forward_vs_bare", "the same against a bare XDP redirect", 0.80, false},
 	{"drop_vs_bare", "packets of a convicted process dropped, against a bare XDP drop", 0.70, false},
+	{"tcx_bulk_vs_bridge", "one TCP stream through the TCX program, offloads on, against the kernel's bridge", 1.0, false},
 	{"xdp_ns_over_noop", "nanoseconds of the XDP program on a packet of an established flow, less those of one that does nothing", 70, true},
 	{"new_flows_per_s", "new flows a second that are decided and installed, none lost, on two cores that the sender shares", 30_000, false},
 	{"flood_neighbour_loss", "packets of an established flow lost while another VM of its segment floods new flows", 0, true},
