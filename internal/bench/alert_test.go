@@ -18,7 +18,7 @@ import (
 )
 
 const (
-	alertRuns    = 3
+	alertRuns    = 5
 	alertSamples = 200 // in a run
 	probeGap     = 50 * time.Microsecond
 	protoUDP     = 17
@@ -37,8 +37,30 @@ const (
 // starts, which adopts them, and into the flows, as introspection would have it.
 func BenchmarkAlertToDrop(b *testing.B) {
 	want(b, "alert_to_drop_p50_ms", "alert_to_drop_p99_ms")
-	conditions := result.Conditions(map[string]any{
-		"samples_per_run": alertSamples, "load": "idle, one flow of UDP probes", "engine": "suricata",
+	medians, nines, conditions := alertToDrop(b, 0)
+	record(b, map[string]result.Figure{
+		"alert_to_drop_p50_ms": result.Of("ms", medians), "alert_to_drop_p99_ms": result.Of("ms", nines),
+	}, conditions, nil)
+}
+
+// alertFlood is how many packets a second go through the engine beside those that are
+// measured.
+const alertFlood = 10_000
+
+// BenchmarkAlertToDropFlood is the same while another flow floods the engine.
+func BenchmarkAlertToDropFlood(b *testing.B) {
+	want(b, "alert_to_drop_flood_p99_ms")
+	medians, nines, conditions := alertToDrop(b, alertFlood)
+	record(b, map[string]result.Figure{
+		"alert_to_drop_flood_p50_ms": result.Of("ms", medians), "alert_to_drop_flood_p99_ms": result.Of("ms", nines),
+	}, conditions, nil)
+}
+
+// alertToDrop takes the samples, with so many packets a second beside them. It returns
+// the medians and the 99th percentiles of the runs.
+func alertToDrop(b *testing.B, flood int) (medians, nines []float64, conditions map[string]any) {
+	conditions = result.Conditions(map[string]any{
+		"samples_per_run": alertSamples, "load": "one flow of UDP probes", "flood_per_second": flood, "engine": "suricata",
 		"rules": alertRuns * alertSamples, "owners": "written to the maps, no introspection", "resolution_us": probeGap.Microseconds(),
 	})
 	runtime.LockOSThread()
@@ -54,7 +76,8 @@ func BenchmarkAlertToDrop(b *testing.B) {
 	}
 	a := &alertBench{gateway: newGateway(b, inspected, rules.String())}
 	a.prepare()
-	var medians, nines, all []float64
+	defer a.flood(flood)()
+	var all []float64
 	for run := range alertRuns {
 		var took []float64
 		progress(b, "run %d of %d, %d samples", run+1, alertRuns, alertSamples)
@@ -67,9 +90,36 @@ func BenchmarkAlertToDrop(b *testing.B) {
 	}
 	slices.Sort(all)
 	conditions["worst_ms"] = all[len(all)-1]
-	record(b, map[string]result.Figure{
-		"alert_to_drop_p50_ms": result.Of("ms", medians), "alert_to_drop_p99_ms": result.Of("ms", nines),
-	}, conditions, nil)
+	conditions["lost_to_overload"] = a.offended - len(all)
+	return medians, nines, conditions
+}
+
+// flood sends packets of a flow of its own through the engine, which lets them by,
+// until it is told to stop.
+func (a *alertBench) flood(perSecond int) (stop func()) {
+	if perSecond == 0 {
+		return func() {}
+	}
+	const burst = time.Millisecond
+	frame := datagram(a.b, a.App1, a.Web1, 19999, 443, "<flood>")
+	sender := tapOn(a.b, a.App1)
+	ended, ending := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		tick := time.NewTicker(burst)
+		defer tick.Stop()
+		for began, sent := time.Now(), 0; ; {
+			select {
+			case <-ending:
+				return
+			case <-tick.C:
+			}
+			for due := int(time.Since(began).Seconds() * float64(perSecond)); sent < due; sent++ {
+				_, _ = unix.Write(sender.fd, frame) // one that finds no room is one less
+			}
+		}
+	}()
+	return func() { close(ending); <-ended }
 }
 
 // percentile is the smallest value that p of a hundred do not exceed.
@@ -81,6 +131,7 @@ type alertBench struct {
 	*gateway
 	sender, receiver, engine *tap
 	group                    uint8
+	offended                 int // packets that offend
 }
 
 // prepare makes the processes known and opens the sockets.
@@ -114,7 +165,12 @@ func (a *alertBench) sample(i int) time.Duration {
 	for frame, _ := a.engine.next(a.b); frame != nil; {
 		frame, _ = a.engine.next(a.b)
 	}
-	a.sender.send(a.b, datagram(a.b, a.App1, a.Web1, checked(i), 443, evil))
+	offend := func() {
+		a.sender.send(a.b, datagram(a.b, a.App1, a.Web1, checked(i), 443, evil))
+		a.offended++
+	}
+	offend()
+	again := time.Now().Add(offendAgain)
 
 	const enough = 20 // in a row that did not arrive
 	var sent []time.Time
@@ -122,6 +178,10 @@ func (a *alertBench) sample(i int) time.Duration {
 	for len(sent)-1-last < enough {
 		if len(sent) > 200_000 {
 			a.b.Fatalf("sample %d: the process is not cut off", i)
+		}
+		if last+1 == len(sent) && time.Now().After(again) {
+			offend() // the engine had no room for it: it was lost, as in any overload
+			again = time.Now().Add(offendAgain)
 		}
 		frame := datagram(a.b, a.App1, a.Web1, direct(i), 80, fmt.Sprintf("<probe-%d-%d>", i, len(sent)))
 		sent = append(sent, time.Now())
@@ -133,7 +193,7 @@ func (a *alertBench) sample(i int) time.Duration {
 	if last+1 >= len(sent) || a.dropped() < before+enough/2 {
 		a.b.Fatalf("sample %d: packets are lost and not dropped: %d counted", i, a.dropped()-before)
 	}
-	entered := a.entered(evil)
+	entered := a.entered(evil, sent[last+1])
 	took := sent[last+1].Sub(entered)
 	if entered.IsZero() || took < 0 {
 		a.b.Fatalf("sample %d: entered at %v, first drop %v later", i, entered, took)
@@ -158,15 +218,21 @@ func (a *alertBench) arrived(i int) int {
 	}
 }
 
-// entered is when a packet came to the engine.
-func (a *alertBench) entered(payload string) time.Time {
+// entered is when a packet last came to the engine before a time.
+func (a *alertBench) entered(payload string, before time.Time) (entered time.Time) {
 	for {
 		frame, at := a.engine.next(a.b)
-		if frame == nil || bytes.Contains(frame, []byte(payload)) {
-			return at
+		if frame == nil {
+			return entered
+		}
+		if bytes.Contains(frame, []byte(payload)) && at.Before(before) {
+			entered = at
 		}
 	}
 }
+
+// offendAgain is when another offending packet is sent where the first had no effect.
+const offendAgain = 500 * time.Millisecond
 
 // open has a flow decided, and gives it its owner.
 func (a *alertBench) open(source, port uint16, owner uint32) {

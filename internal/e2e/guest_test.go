@@ -26,6 +26,11 @@ const suspectName = "suspectkid"
 // reads.
 func guestGateway(t *testing.T) (*gateway, *lab.Guest) {
 	t.Helper()
+	return guestGatewayWith(t, setup{Suspect: suspectName})
+}
+
+func guestGatewayWith(t *testing.T, s setup) (*gateway, *lab.Guest) {
+	t.Helper()
 	if testing.Short() {
 		t.Skip("-short: a guest takes seconds to boot")
 	}
@@ -40,10 +45,9 @@ func guestGateway(t *testing.T) (*gateway, *lab.Guest) {
 		V4: netip.MustParsePrefix("10.77.0.13/24"), V6: netip.MustParsePrefix("fd77::13/64"),
 	}, workload, nil)
 	must(t, err)
-	g.write(setup{
-		More: []*lab.Host{host}, Memory: map[string]string{"app3": host.Guest.MemoryFile()},
-		Suspect: suspectName, Decision: "{deadline: 2s}", // the guest is emulated, and the machine busy
-	})
+	s.More, s.Memory = []*lab.Host{host}, map[string]string{"app3": host.Guest.MemoryFile()}
+	s.Decision = "{deadline: 2s}" // the guest is emulated, and the machine busy
+	g.write(s)
 	g.start()
 	await(t, "app3 is understood", func() bool { return g.vm("app3").Memory == "ready" })
 	return g, host.Guest

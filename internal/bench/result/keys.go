@@ -39,6 +39,7 @@ var Keys = []Key{
 	{"scale_1m_active", "forward rate of 1,000,000 flows in even use, over that of 1,024", 0.35, false},
 	{"alert_to_drop_p50_ms", "entry of the offending packet into `ids-in` to the first packet of its process that XDP drops", 2, true},
 	{"alert_to_drop_p99_ms", "the same", 2, true},
+	{"alert_to_drop_flood_p99_ms", "the same beside a flood of 10,000 packets a second through the engine", 2, true},
 	{"ids_down_noticed_ms", "an engine's end to the moment when what is to be inspected is dropped for it, the worst of killed, stopped, and one worker stopped", 100, true},
 	{"ids_false_alarms", "how often an engine under full load, with its rules read again every ten seconds, is taken for dead or hung, in ten minutes", 0, true},
 	{"vmi_discovery_ms", "a guest's kernel found and understood, of 500 processes and 8,100 sockets", 100, true},
