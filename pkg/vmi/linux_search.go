@@ -176,7 +176,7 @@ func (k *linuxKernel) slide(base, banner uint64) {
 				continue
 			}
 			for name, at := range k.sym {
-				if at >= imageBase { // those of each processor's own data are not
+				if at >= 1<<63 { // those of each processor's own data are not
 					k.sym[name] += to - va
 				}
 			}
