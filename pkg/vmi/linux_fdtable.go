@@ -93,7 +93,7 @@ func (k *linuxKernel) readSmallTable(files uint64, buf []byte) ([]byte, bool) {
 	}
 	defer k.scratch.put(r)
 	n := uint32(r.uint(inner(k.TableMax)))
-	if r.uint(k.FilesTable) != files+uint64(k.FilesTab.off) || r.uint(inner(k.TableFD)) != files+uint64(array.off) || 8*n > array.size {
+	if r.uint(k.FilesTable) != files+uint64(k.FilesTab.off) || r.uint(inner(k.TableFD)) != files+uint64(array.off) || n > array.size/8 {
 		return nil, false
 	}
 	return append(buf[:0], r.bytes(array, 8*n)...), true
