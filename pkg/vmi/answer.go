@@ -7,10 +7,11 @@ type Answer struct {
 	Owners []Process   `json:"owners"`
 	State  SocketState `json:"state"`
 	Note   string      `json:"note,omitempty"` // for people: what State means for this answer
-	// Candidates are named where no socket explains the packet (no owner, or
-	// StateElsewhere): the processes that could have sent it without a socket bound
-	// to its port, and, for StateInFlight, those between which the socket travels.
-	// Any of them may be innocent.
+	// Candidates are named where no socket explains the packet (no owner): the
+	// processes that could have sent it without a socket bound to its port, for
+	// StateElsewhere those that hold the port for other connections, and for
+	// StateInFlight those between which the socket travels. Any of them may be
+	// innocent.
 	Candidates []Process `json:"candidates,omitempty"`
 	// Untraced is how many sockets could have sent the packet too, but no process
 	// was found to hold them: the candidates are not all there are.
@@ -34,8 +35,9 @@ const (
 	StateHeld SocketState = "held"
 	// StateListening: it does not exist (yet); the owners listen on the port.
 	StateListening SocketState = "listening"
-	// StateElsewhere: the owners hold the port for connections to others. This one
-	// is theirs if its addresses were translated in the guest; or it is forged.
+	// StateElsewhere: some of the candidates hold the port for connections to
+	// others, and nobody for this one. It is theirs if its addresses were translated
+	// in the guest; or its sender has gone; or it is forged.
 	StateElsewhere SocketState = "elsewhere"
 	// StateHalfOpen: its handshake is under way; the owners listen on the port.
 	StateHalfOpen SocketState = "half-open"

@@ -101,7 +101,7 @@ func TestGuest_ForgedFromAHeldPort(t *testing.T) {
 		t.Fatal("cli has no connection")
 	}
 	a := f.ask(t, 6, socks[i].Local.String(), "192.0.2.77:443")
-	if a.State != vmi.StateElsewhere || !slices.Equal(pids(a.Owners), []uint32{f.agent["cli"]}) || !slices.Contains(pids(a.Candidates), forger) {
+	if a.State != vmi.StateElsewhere || len(a.Owners) != 0 || !slices.Contains(pids(a.Candidates), f.agent["cli"]) || !slices.Contains(pids(a.Candidates), forger) {
 		t.Errorf("%+v", a)
 	}
 }

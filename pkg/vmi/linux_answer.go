@@ -45,6 +45,8 @@ func (g *linuxGuest) heldBy(ctx context.Context, q Query, nets []netns, groups [
 			g.rememberFlow(q, group[0].addr)
 		}
 		if answer.State == StateElsewhere {
+			// Ports are used again, for other remote ends: that is no owner.
+			answer.Candidates, answer.Owners = answer.Owners, nil
 			err = g.addCandidates(ctx, &answer, q, nets)
 		}
 		return answer, true, err

@@ -91,6 +91,7 @@ func (g *linuxGuest) addCandidates(ctx context.Context, answer *Answer, q Query,
 		traced[h.file] = true
 	}
 	answer.Untraced += len(files) - len(traced)
-	answer.Candidates, err = g.describe(ctx, holders, how)
+	more, err := g.describe(ctx, holders, how)
+	answer.Candidates = append(answer.Candidates, more...)
 	return err
 }

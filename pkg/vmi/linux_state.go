@@ -108,7 +108,7 @@ func (k *linuxKernel) established(fn eachSock) error {
 // stateNotes say for people what states mean.
 var stateNotes = map[SocketState]string{
 	StateListening:  "there is no such connection yet",
-	StateElsewhere:  "the port is held for connections to others: its addresses were translated in the guest, or it is forged",
+	StateElsewhere:  "the port is held for connections to others: its addresses were translated in the guest, its sender has gone, or it is forged",
 	StateHalfOpen:   "its handshake is under way",
 	StateUnaccepted: "it was not accepted yet",
 	StateTimeWait:   "it has ended; the kernel remembers its addresses only",
