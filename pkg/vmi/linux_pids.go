@@ -35,14 +35,20 @@ func xaNode(entry uint64) (node uint64, ok bool) { return entry &^ 3, entry&3 ==
 
 // node reads an inner node of an xarray.
 func (k *linuxKernel) node(addr uint64, level int) (shift uint8, slots [xaSlots]uint64, err error) {
-	if shift, err = k.u8(addr + uint64(k.NodeShift.off)); err != nil {
+	if shift, err = k.nodeShift(addr, level); err != nil {
 		return 0, slots, err
-	}
-	if int(shift) > xaShift*(maxXALevels-level) {
-		return 0, slots, fmt.Errorf("%w: node of shift %d", ErrUnstable, shift)
 	}
 	slots, err = k.xaSlots(addr)
 	return shift, slots, err
+}
+
+// nodeShift reads how many bits of an index are left below an inner node.
+func (k *linuxKernel) nodeShift(addr uint64, level int) (uint8, error) {
+	shift, err := k.u8(addr + uint64(k.NodeShift.off))
+	if err == nil && int(shift) > xaShift*(maxXALevels-level) {
+		err = fmt.Errorf("%w: node of shift %d", ErrUnstable, shift)
+	}
+	return shift, err
 }
 
 // xaSlots reads the entries of an inner node of an xarray.
@@ -72,14 +78,18 @@ func (k *linuxKernel) pidStruct(pid uint32) (uint64, error) {
 			}
 			return entry &^ 3, nil
 		}
-		shift, slots, err := k.node(addr, level)
+		shift, err := k.nodeShift(addr, level)
 		if err != nil {
 			return 0, fmt.Errorf("%w: pids: %w", ErrUnstable, err)
 		}
 		if level == 0 && index>>(shift+xaShift) != 0 || level >= maxXALevels {
 			return 0, nil
 		}
-		entry = slots[index>>shift&(xaSlots-1)]
+		// Of the node one slot is of use, and the whole is half a KiB.
+		entry, err = k.u64(addr + uint64(k.NodeSlots.off) + 8*(index>>shift&(xaSlots-1)))
+		if err != nil {
+			return 0, fmt.Errorf("%w: pids: %w", ErrUnstable, err)
+		}
 	}
 }
 
