@@ -32,7 +32,7 @@ func newApp(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 		OnUsageError:         asUsageError,
 		Commands: []*cli.Command{
 			cmdRun(), cmdTeardown(), cmdValidate(), cmdSchema(),
-			cmdStatus(), cmdReload(), cmdVMs(), cmdPs(), cmdSockets(), cmdOwner(), cmdFindings(), cmdFlows(), cmdExplain(), cmdMonitor(),
+			cmdStatus(), cmdReload(), cmdVMs(), cmdPs(), cmdSockets(), cmdOwner(), cmdFindings(), cmdModules(), cmdFlows(), cmdExplain(), cmdMonitor(),
 			cmdVerdicts(), cmdLists(), cmdPolicy(), cmdIsolate(), cmdInspect(), cmdRelease(), cmdReport(), cmdIDS(),
 			cmdIntrospect(), cmdInspector(), cmdCompletion(), cmdVersion(),
 		},

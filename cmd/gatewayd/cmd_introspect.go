@@ -114,13 +114,6 @@ func introspectModules(c *cli.Context) error {
 	})
 }
 
-func printModules(t *table, modules []vmi.Module) {
-	t.row("NAME", "STATE", "TEXT", "BYTES", "HIDDEN", "VIEWS")
-	for _, m := range modules {
-		t.row(m.Name, m.State, fmt.Sprintf("%#x", m.Base), m.Size, yes(m.Hidden), strings.Join(m.Views, ","))
-	}
-}
-
 func introspectFindings(c *cli.Context) error {
 	if err := wantArgs(c, 0); err != nil {
 		return err

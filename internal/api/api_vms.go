@@ -37,6 +37,10 @@ func (s *Server) routeVMs() {
 		}
 		return s.Backend.Fingerprint(ctx, c.PathValue("vm"), uint32(pid))
 	})
+	s.handle("GET /v1/vms/{vm}/modules", func(ctx context.Context, c *call) (any, error) {
+		answer, err := list(s.Backend.Modules(ctx, c.PathValue("vm")))
+		return answer, hint(err, ErrNotFound, hintVMs)
+	})
 	s.handle("GET /v1/vms/{vm}/findings", func(ctx context.Context, c *call) (any, error) {
 		answer, err := list(s.Backend.Findings(ctx, c.PathValue("vm")))
 		return answer, hint(err, ErrNotFound, hintVMs)

@@ -36,6 +36,8 @@ type Backend interface {
 	// Findings says what in a VM does not fit together: hidden processes and
 	// modules, hooks, sockets that nobody holds, and what could not be looked at.
 	Findings(ctx context.Context, vm string) ([]vmi.Finding, error)
+	// Modules lists the kernel modules of a VM, hidden ones too.
+	Modules(ctx context.Context, vm string) ([]vmi.Module, error)
 
 	Verdicts(ctx context.Context) ([]PortVerdict, error)
 	SetVerdict(ctx context.Context, change VerdictChange) error

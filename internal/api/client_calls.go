@@ -46,6 +46,11 @@ func (c *Client) Findings(ctx context.Context, vm string) ([]vmi.Finding, error)
 	return do[[]vmi.Finding](ctx, c, http.MethodGet, "/v1/vms/"+url.PathEscape(vm)+"/findings", nil)
 }
 
+// Modules implements Backend.
+func (c *Client) Modules(ctx context.Context, vm string) ([]vmi.Module, error) {
+	return do[[]vmi.Module](ctx, c, http.MethodGet, "/v1/vms/"+url.PathEscape(vm)+"/modules", nil)
+}
+
 // Verdicts implements Backend.
 func (c *Client) Verdicts(ctx context.Context) ([]PortVerdict, error) {
 	return do[[]PortVerdict](ctx, c, http.MethodGet, "/v1/verdicts", nil)

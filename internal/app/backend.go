@@ -227,6 +227,20 @@ func (b backend) Findings(ctx context.Context, vm string) ([]vmi.Finding, error)
 	return findings, nil
 }
 
+// Modules implements api.Backend.
+func (b backend) Modules(ctx context.Context, vm string) ([]vmi.Module, error) {
+	g, open, err := b.guestOf(vm)
+	if err != nil {
+		return nil, err
+	}
+	modules, err := open.Modules(ctx)
+	if err != nil {
+		g.Noticed(err)
+		return nil, fmt.Errorf("%w: cannot list the kernel modules of %s: %w", api.ErrUnavailable, vm, err)
+	}
+	return modules, nil
+}
+
 // Measure implements api.Backend.
 func (b backend) Measure(ctx context.Context, m api.Measure) error {
 	if n := b.state.Load().inv.byName[m.VM]; n == nil || n.vm == nil {

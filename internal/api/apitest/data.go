@@ -83,6 +83,13 @@ func findings() []vmi.Finding {
 	}}
 }
 
+func modules() []vmi.Module {
+	return []vmi.Module{
+		{Name: "virtio_net", State: "live", Base: 0xffffffffc0400000, Size: 65536, Views: []string{"list", "tree", "sysfs"}},
+		{Name: "diamorphine", State: "live", Base: 0xffffffffc0500000, Size: 12288, Views: []string{"tree"}, Hidden: true},
+	}
+}
+
 func curl() *verdict.Process {
 	return &verdict.Process{Instance: verdict.Instance{VM: "app1", PID: 120, Start: 5e9}, Name: "curl", Path: "/usr/bin/curl", UID: 1000}
 }

@@ -130,6 +130,14 @@ func (f *Fake) Findings(_ context.Context, vm string) ([]vmi.Finding, error) {
 	return findings(), nil
 }
 
+// Modules implements api.Backend.
+func (f *Fake) Modules(_ context.Context, vm string) ([]vmi.Module, error) {
+	if err := f.readable(vm); err != nil {
+		return nil, err
+	}
+	return modules(), nil
+}
+
 // Verdicts implements api.Backend.
 func (f *Fake) Verdicts(context.Context) ([]api.PortVerdict, error) {
 	f.mu.Lock()
