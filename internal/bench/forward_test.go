@@ -29,11 +29,14 @@ func BenchmarkForward(b *testing.B) {
 	w := newWire(b)
 	rates := alternate(b, pairs, []peer{
 		{"vmgate", w.vmgate}, {"bare", w.bare}, {"bridge", w.bridge}, {"vmgate_drop", w.vmgateDrop}, {"bare_drop", w.dropBare},
+		{"nftables_100", w.nftables(100)}, {"nftables_1000", w.nftables(1000)},
 	})
 	found := map[string]result.Figure{
-		"forward_vs_bridge": result.Ratios(rates["vmgate"], rates["bridge"]),
-		"forward_vs_bare":   result.Ratios(rates["vmgate"], rates["bare"]),
-		"drop_vs_bare":      result.Ratios(rates["vmgate_drop"], rates["bare_drop"]),
+		"forward_vs_bridge":        result.Ratios(rates["vmgate"], rates["bridge"]),
+		"forward_vs_bare":          result.Ratios(rates["vmgate"], rates["bare"]),
+		"forward_vs_nftables_100":  result.Ratios(rates["vmgate"], rates["nftables_100"]),
+		"forward_vs_nftables_1000": result.Ratios(rates["vmgate"], rates["nftables_1000"]),
+		"drop_vs_bare":             result.Ratios(rates["vmgate_drop"], rates["bare_drop"]),
 	}
 	for name, runs := range rates {
 		found["forward_pps_"+name] = result.Of("packets/s", runs)
