@@ -17,22 +17,25 @@ import (
 )
 
 // tap is a packet socket on a device, for IPv4. It does not block.
-type tap struct{ fd int }
+type tap struct {
+	fd       int
+	outgoing bool // it returns what the device sends, not what it receives
+}
 
 func openTap(b *testing.B, device string) *tap {
 	b.Helper()
 	dev, err := net.InterfaceByName(device)
 	must(b, err)
-	ip := binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, unix.ETH_P_IP))
+	all := binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, unix.ETH_P_ALL)) // of one protocol only what comes in
 	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	must(b, err)
 	b.Cleanup(func() { unix.Close(fd) })
 	must(b, errors.Join(
 		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1),
 		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 8<<20),
-		unix.Bind(fd, &unix.SockaddrLinklayer{Ifindex: dev.Index, Protocol: ip}),
+		unix.Bind(fd, &unix.SockaddrLinklayer{Ifindex: dev.Index, Protocol: all}),
 	))
-	return &tap{fd}
+	return &tap{fd: fd}
 }
 
 func tapOn(b *testing.B, h *lab.Host) (t *tap) {
@@ -65,7 +68,10 @@ func (t *tap) next(b *testing.B) (frame []byte, at time.Time) {
 		return nil, at
 	}
 	must(b, err)
-	if l, ok := from.(*unix.SockaddrLinklayer); ok && l.Pkttype == unix.PACKET_OUTGOING {
+	if l, ok := from.(*unix.SockaddrLinklayer); ok && (l.Pkttype == unix.PACKET_OUTGOING) != t.outgoing {
+		return t.next(b)
+	}
+	if n < 14 || binary.BigEndian.Uint16(buf[12:]) != unix.ETH_P_IP {
 		return t.next(b)
 	}
 	messages, err := unix.ParseSocketControlMessage(control[:m])

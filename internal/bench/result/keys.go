@@ -33,6 +33,8 @@ var Keys = []Key{
 	{"drop_vs_bare", "packets of a convicted process dropped, against a bare XDP drop", 0.70, false},
 	{"tcx_bulk_vs_bridge", "one TCP stream through the TCX program, offloads on, against the kernel's bridge", 1.0, false},
 	{"xdp_ns_over_noop", "nanoseconds of the XDP program on a packet of an established flow, less those of one that does nothing", 70, true},
+	{"first_packet_p50_us", "first packet of a new process in, to the same out; introspection included, guest of 60 processes", 150, true},
+	{"first_packet_p99_us", "the same", 1000, true},
 	{"new_flows_per_s", "new flows a second that are decided and installed, none lost, on two cores that the sender shares", 30_000, false},
 	{"flood_neighbour_loss", "packets of an established flow lost while another VM of its segment floods new flows", 0, true},
 	{"scale_1m_idle", "forward rate of 1,024 active flows beside 1,000,000 idle ones, over that with none", 0.9, false},
