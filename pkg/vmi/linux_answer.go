@@ -44,8 +44,13 @@ func (g *linuxGuest) heldBy(ctx context.Context, q Query, nets []netns, groups [
 		if level == matchFlow && len(group) == 1 {
 			g.rememberFlow(q, group[0].addr)
 		}
-		if answer.State == StateElsewhere {
-			// Ports are used again, for other remote ends: that is no owner.
+		if level == matchElsewhere {
+			// Ports are used again, for other remote ends: that is no owner, also
+			// where this very socket is there still and nobody's.
+			if answer.State == StateHeld {
+				answer.State = StateElsewhere
+			}
+			answer.Note = answer.State.note(false)
 			answer.Candidates, answer.Owners = answer.Owners, nil
 			err = g.addCandidates(ctx, &answer, q, nets)
 		}
