@@ -67,7 +67,8 @@ fuzz: ## Run every fuzz test for FUZZTIME (10s), and a million frames against th
 	VMGATE_MODEL_FRAMES=1000000 $(GO) test -count 1 -run '^TestModel_' -timeout 30m -v ./bpf
 
 .PHONY: bench
-bench: deps ## Measure the whole gateway (root) into build/bench.json, or only ONLY=KEY,KEY
+bench: ## Measure the whole gateway (root) into build/bench.json, or only ONLY=KEY,KEY
+	@scripts/install-deps.sh bench
 	mkdir -p build
 	$(GO) test -run '^$$' -bench . -benchtime 1x -timeout 2h ./internal/bench -args -only '$(ONLY)'
 

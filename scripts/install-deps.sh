@@ -3,6 +3,7 @@
 #
 #   install-deps.sh            programs for run time, and a guest kernel in build/guest
 #   install-deps.sh generate   the same, and the compiler for `make generate`
+#   install-deps.sh bench      the same, and what `make bench` compares with
 #
 # What is there already is left alone; when all is there, apt is not called at
 # all. Nothing that is installed gets started, and the guest kernel and its
@@ -38,7 +39,8 @@ programs=(
 case "${1:-}" in
 "") ;;
 generate) programs+=(clang-19=clang-19 llvm-strip-19=llvm-19) ;;
-*) die "understand \"$1\"" "usage: install-deps.sh [generate]" ;;
+bench) programs+=(nft=nftables) ;;
+*) die "understand \"$1\"" "usage: install-deps.sh [generate|bench]" ;;
 esac
 
 missing=()
