@@ -46,7 +46,7 @@ func cmdIDS() *cli.Command {
 func printIDS(t *table, ids api.IDS) {
 	t.row("engine", idsLine(ids.IDSStatus))
 	t.field("version", ids.Version)
-	t.row("rules", fmt.Sprintf("%d loaded, 0 failed", ids.Rules))
+	t.row("rules", fmt.Sprintf("%d loaded", ids.Rules))
 	for _, file := range ids.RuleFiles {
 		t.row("", file)
 	}

@@ -8,7 +8,9 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"net/url"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/vmgate/vmgate/internal/api"
@@ -62,11 +64,16 @@ func (s strict) Explain(ctx context.Context, t api.Tuple) (api.Explanation, erro
 	return s.Fake.Explain(ctx, t)
 }
 
-// FuzzCalls sends any body to any call: none may panic, every answer is JSON,
+// FuzzCalls sends any body to any call, and any text in its path: none may panic, every answer is JSON,
 // and the backend is given only what has been checked.
 func FuzzCalls(f *testing.F) {
 	paths := []struct{ method, path string }{
 		{"PUT", "/v1/verdicts"}, {"POST", "/v1/measures"}, {"POST", "/v1/lists"}, {"POST", "/v1/lists/import"}, {"POST", "/v1/explain"},
+		{"POST", "/v1/reports"}, {"POST", "/v1/ids/reload"}, {"POST", "/v1/ids/test"}, {"POST", "/v1/config/check"}, {"POST", "/v1/config/apply"},
+		// In these the input stands for {}.
+		{"GET", "/v1/vms/{}/processes/7/fingerprint"}, {"GET", "/v1/vms/app1/processes/{}/fingerprint"}, {"GET", "/v1/vms/{}/modules"},
+		{"GET", "/v1/vms/{}/findings"}, {"GET", "/v1/vms/app1/owner/{}/80"}, {"GET", "/v1/vms/app1/owner/tcp/{}"}, {"GET", "/v1/{}"},
+		{"DELETE", "/v1/lists/{}"}, {"DELETE", "/v1/verdicts/{}/tcp/80"}, {"GET", "/v1/ids"},
 	}
 	f.Add(uint8(0), []byte(`{"vm":"app1","proto":"tcp","port":80,"verdict":"drop","for_ns":1000}`))
 	f.Add(uint8(1), []byte(`{"action":"isolate","vm":"app1","pid":120,"by":"root"}`))
@@ -74,14 +81,22 @@ func FuzzCalls(f *testing.F) {
 	f.Add(uint8(3), []byte(`[{"list":"malicious","path":"/bin/x"},{"list":"suspect","fingerprint":"00ff"}]`))
 	f.Add(uint8(4), []byte(`{"proto":"6","src":"10.0.0.11","src_port":1,"dst":"10.0.0.21","dst_port":80}`))
 	f.Add(uint8(4), []byte(`{"proto":"6","src":"::ffff:10.0.0.11","dst":"2001:db8::1"}`))
+	f.Add(uint8(5), []byte(`{"finding":"malicious","vm":"app1","pid":7,"author":"av","reason":"r","for_ns":1}`))
+	f.Add(uint8(5), []byte(`{"finding":"suspect","flow":{"proto":"udp","src":"10.0.0.11","dst":"10.0.0.21"},"author":"av","reason":"r","for_ns":1}`))
+	for which := range paths {
+		for _, input := range []string{"", ".", "../..", "app1", "-1", "4294967296", "a/b?c=%zz\x00\xff"} {
+			f.Add(uint8(which), []byte(input))
+		}
+	}
 	server, backend := fuzzServer(f)
 	f.Fuzz(func(t *testing.T, which uint8, body []byte) {
 		*backend = strict{apitest.New(), t}
 		call := paths[int(which)%len(paths)]
-		request := api.WithPeer(httptest.NewRequest(call.method, call.path, bytes.NewReader(body)), "fuzz")
+		path := strings.ReplaceAll(call.path, "{}", url.PathEscape(string(body)))
+		request := api.WithPeer(httptest.NewRequest(call.method, path, bytes.NewReader(body)), "fuzz")
 		answer := httptest.NewRecorder()
 		server.ServeHTTP(answer, request)
-		if answer.Code == http.StatusNoContent {
+		if answer.Code == http.StatusNoContent || answer.Code/100 == 3 { // 3: to the path without its dots
 			return
 		}
 		if !json.Valid(answer.Body.Bytes()) || answer.Code == http.StatusInternalServerError {
