@@ -61,7 +61,7 @@ func TestBadInput_ThatShowsLate(t *testing.T) {
 		s.IDS = harmlessRule
 	}
 	g.write(s)
-	must(t, os.MkdirAll(filepath.Dir(g.Socket()), 0o750))
+	must(t, os.MkdirAll(filepath.Dir(g.Socket()), 0o755))
 	must(t, os.WriteFile(g.Socket(), nil, 0o600))
 	if out, exit := g.run("run", "--config", g.Config); exit != 1 || !containsAll(out, g.Socket(), "no socket") {
 		t.Errorf("ended with %d and said:\n%s", exit, out)
