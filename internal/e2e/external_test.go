@@ -205,6 +205,7 @@ func TestIDS_InAMachineOfItsOwn(t *testing.T) {
 		g.passes(t, g.webWire, innocent.again())
 	}
 	evil()
+	g.checkForgedAlerts(t, m)
 
 	pid := g.PID()
 	mark, before := g.events.mark(), g.counts()

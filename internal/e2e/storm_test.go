@@ -2,6 +2,9 @@ package e2e_test
 
 import (
 	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -27,6 +30,7 @@ func TestIDS_AlertStormDelaysNoDecision(t *testing.T) {
 	defer unix.Close(fd)
 
 	mark, began := g.events.mark(), time.Now()
+	memory, disk := g.resident(t), g.written(t)
 	const storm = 300_000
 	var sending sync.WaitGroup
 	var sendErr error // of the sender, once it is done
@@ -59,6 +63,14 @@ func TestIDS_AlertStormDelaysNoDecision(t *testing.T) {
 	}
 	must(t, sendErr)
 	took := time.Since(began)
+	grown, wrote := g.resident(t)-memory, g.written(t)-disk
+	t.Logf("the daemon grew by %d KiB, and %d KiB were written", grown>>10, wrote>>10)
+	if grown > stormMemory {
+		t.Errorf("the storm costs %d MiB of memory", grown>>20)
+	}
+	if wrote > stormDisk {
+		t.Errorf("the storm costs %d MiB of disk", wrote>>20)
+	}
 	slices.Sort(times)
 	t.Logf("%d packets in %v; %d connections beside it: median %v, worst %v", storm, took, len(times), times[len(times)/2], times[len(times)-1])
 	// A SYN that is lost comes again after a second.
@@ -80,6 +92,40 @@ func TestIDS_AlertStormDelaysNoDecision(t *testing.T) {
 	g.events.wait(t, mark, "what was not told", func(e event.Event) bool {
 		return e.Type == "alert" && e.Alert.SID == 7000002 && e.Message != ""
 	})
+}
+
+// What a storm of 300,000 alerts, each some 500 bytes as a line, may cost.
+const (
+	stormMemory = 32 << 20
+	stormDisk   = 1 << 20
+)
+
+// resident is the daemon's memory in bytes, at its highest.
+func (g *gateway) resident(t *testing.T) int64 {
+	t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", g.PID()))
+	must(t, err)
+	_, rest, _ := strings.Cut(string(text), "VmHWM:")
+	var kib int64
+	_, err = fmt.Sscan(rest, &kib)
+	must(t, err)
+	return kib << 10
+}
+
+// written is the size of all files of the daemon and its engine, in bytes.
+func (g *gateway) written(t *testing.T) (bytes int64) {
+	t.Helper()
+	must(t, filepath.WalkDir(g.Dir, func(_ string, e fs.DirEntry, err error) error {
+		if err != nil || !e.Type().IsRegular() {
+			return err
+		}
+		info, err := e.Info()
+		if err == nil {
+			bytes += info.Size()
+		}
+		return err
+	}))
+	return bytes
 }
 
 // since are the events from the mark on.
