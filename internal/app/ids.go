@@ -141,10 +141,26 @@ func engineConfig(cfg *config.Config, number int, log *slog.Logger) snort.Config
 		Engine: cfg.IDS.Engine, Binary: cfg.IDS.Binary, User: cfg.IDS.User,
 		NetNS: filepath.Join("/run/netns", ports.NetNS),
 		In:    ports.EngineIn, Out: ports.EngineOut,
-		Rules: append(slices.Clone(cfg.IDS.Rules), heartbeatRules(cfg)), HomeNets: home, MTU: cfg.IDS.MTU,
+		Rules: append(slices.Clone(cfg.IDS.Rules), heartbeatRules(cfg)), HomeNets: home, Variables: ruleVariables(cfg), MTU: cfg.IDS.MTU,
 		Dir: idsDir(cfg) + numbered(number), Threads: cfg.IDS.Threads,
 		Log: log,
 	}
+}
+
+// ruleVariables are the configured ones as the engine's package takes them.
+func ruleVariables(cfg *config.Config) []snort.Variable {
+	var variables []snort.Variable
+	for _, v := range cfg.IDS.Variables {
+		as := snort.Variable{Name: v.Name}
+		for _, a := range v.Addresses {
+			as.Addresses = append(as.Addresses, snort.RuleAddress(a))
+		}
+		for _, p := range v.Ports {
+			as.Ports = append(as.Ports, snort.RulePorts{Not: p.Not, First: p.First, Last: p.Last})
+		}
+		variables = append(variables, as)
+	}
+	return variables
 }
 
 // externalConfig says where the alerts of an engine that others run come from.

@@ -151,6 +151,7 @@ type IDS struct {
 	Binary    string      `yaml:"binary"`                                // default: found on PATH
 	User      string      `yaml:"user"`                                  // who runs the engine; default vmgate-ids if there is such a user, else nobody
 	Rules     []string    `yaml:"rules"`                                 // rule files, relative to the configuration file
+	Variables []Variable  `yaml:"variables"`                             // of the rules, beside or instead of the usual ones
 	MTU       int         `yaml:"mtu"`                                   // default: the largest of the vNICs'
 	Instances int         `yaml:"instances"`                             // engines, each between ports of its own, that share the flows; default 1
 	Threads   int         `yaml:"threads"`                               // that inspect, in each engine; default 1
@@ -158,6 +159,13 @@ type IDS struct {
 	Alerts    IDSAlerts   `yaml:"alerts"`                                // of an external engine: where its alerts come from
 	Convict   []AlertRule `yaml:"convict"`                               // what an alert does: the first that matches; default drop and reject convict. An alert that none matches makes suspect
 	Never     []Spared    `yaml:"never"`                                 // whom no alert, report or VM rule turns against
+}
+
+// Variable is one that rules name with a $: of addresses or of ports.
+type Variable struct {
+	Name      string        `yaml:"name" schema:"required"` // such as HTTP_SERVERS
+	Addresses []RuleAddress `yaml:"addresses"`              // addresses, prefixes, $HOME_NET (the segments' subnets), or any alone; ! negates
+	Ports     []RulePorts   `yaml:"ports"`                  // 80 or "8000-8010", or any alone; ! negates
 }
 
 // IDSPorts are two vNICs of the gateway with nothing behind them but an engine that

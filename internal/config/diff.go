@@ -113,6 +113,8 @@ func nameOfEntry(v reflect.Value) string {
 		return e.Name
 	case Rule:
 		return e.Name
+	case Variable:
+		return e.Name
 	default:
 		return render(v)
 	}

@@ -46,6 +46,8 @@ var scalarSchemas = map[reflect.Type]object{
 	reflect.TypeFor[MAC]():           {"type": "string", "pattern": "^[0-9A-Fa-f]{2}([:-][0-9A-Fa-f]{2}){5}$|^([0-9A-Fa-f]{4}\\.){2}[0-9A-Fa-f]{4}$"},
 	reflect.TypeFor[VLAN]():          {"type": []string{"integer", "number", "string"}, "pattern": "^[0-9]+(\\.[0-9]+)?$", "minimum": 0, "maximum": 4095},
 	reflect.TypeFor[PortRange]():     {"type": []string{"integer", "string"}, "pattern": "^[0-9]+ *(- *[0-9]+)?$", "minimum": 0, "maximum": 65535},
+	reflect.TypeFor[RuleAddress]():   {"type": "string", "pattern": "^!?([0-9A-Fa-f:.]+(/[0-9]+)?|\\$HOME_NET|any)$"},
+	reflect.TypeFor[RulePorts]():     {"type": []string{"integer", "string"}, "pattern": "^!?([0-9]+ *(- *[0-9]+)?|any)$", "minimum": 0, "maximum": 65535},
 	reflect.TypeFor[Size]():          {"type": "string", "pattern": "^[0-9]+[KMGT]$"},
 	reflect.TypeFor[Address]():       {"type": []string{"integer", "string"}, "pattern": "^0x[0-9A-Fa-f]+$", "minimum": 0},
 	reflect.TypeFor[netip.Addr]():    {"type": "string", "pattern": "^[0-9A-Fa-f:.]+$"},

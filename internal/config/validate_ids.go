@@ -1,8 +1,10 @@
 package config
 
 import (
+	"fmt"
 	"net"
 	"reflect"
+	"regexp"
 	"strconv"
 	"strings"
 )
@@ -11,7 +13,7 @@ func (v *checker) checkIDS() {
 	ids := &v.IDS
 	switch ids.Engine {
 	case "":
-		if len(ids.Rules) > 0 || ids.Binary != "" || ids.Ports != (IDSPorts{}) || !reflect.ValueOf(ids.Alerts).IsZero() {
+		if len(ids.Rules) > 0 || len(ids.Variables) > 0 || ids.Binary != "" || ids.Ports != (IDSPorts{}) || !reflect.ValueOf(ids.Alerts).IsZero() {
 			v.report("ids", "ids: no engine is named: write engine: suricata, snort or external, or leave ids out")
 		}
 	case EngineExternal:
@@ -27,6 +29,7 @@ func (v *checker) checkIDS() {
 	}
 	v.between("ids.instances", ids.Instances, 1, maxEngines)
 	v.between("ids.threads", ids.Threads, 1, 64)
+	v.checkVariables()
 	v.checkAlertRules()
 }
 
@@ -37,6 +40,7 @@ func (v *checker) checkExternal() {
 	v.absent("ids.binary", ids.Binary != "", hint)
 	v.absent("ids.user", ids.User != "", hint)
 	v.absent("ids.rules", len(ids.Rules) > 0, hint)
+	v.absent("ids.variables", len(ids.Variables) > 0, hint)
 	v.absent("ids.mtu", ids.MTU != 0, hint)
 	v.absent("ids.instances", ids.Instances != 1, hint)
 	v.absent("ids.threads", ids.Threads != 1, hint)
@@ -46,6 +50,25 @@ func (v *checker) checkExternal() {
 		v.report("ids.ports", "ids.ports: in and out are the same vNIC: the engine needs two")
 	}
 	v.checkAlerts()
+}
+
+var variableName = regexp.MustCompile(`^[A-Z][A-Z0-9_]{0,62}$`)
+
+// checkVariables checks those of the rules; what they may mean pkg/snort knows.
+func (v *checker) checkVariables() {
+	seen := map[string]bool{}
+	for i := range v.IDS.Variables {
+		r, path := &v.IDS.Variables[i], fmt.Sprintf("ids.variables[%d]", i)
+		if !variableName.MatchString(r.Name) {
+			v.report(path+".name", "%s.name: %q is no name of a rule variable: a capital letter, then capitals, digits and _, 63 at most", path, r.Name)
+		} else if seen[r.Name] {
+			v.report(path+".name", "%s.name: there are two variables %s", path, r.Name)
+		}
+		seen[r.Name] = true
+		if (len(r.Addresses) > 0) == (len(r.Ports) > 0) {
+			v.report(path, "%s: give addresses or ports, one of the two", path)
+		}
+	}
 }
 
 // absent reports what is given and means nothing there.

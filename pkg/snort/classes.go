@@ -37,9 +37,6 @@ var classes = func() (all []class) {
 	return all
 }()
 
-// httpPorts is $HTTP_PORTS of the rules.
-var httpPorts = []string{"80", "8000", "8008", "8080", "8888"}
-
 // suricataClasses is Suricata's classification file.
 func suricataClasses() string {
 	var b strings.Builder

@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"strings"
 )
 
 // The engines that the package can run.
@@ -28,17 +27,18 @@ const (
 
 // Config says which engine runs where. It is not changed by the package.
 type Config struct {
-	Engine   string         // EngineSuricata or EngineSnort
-	Binary   string         // the engine's program; empty: found on PATH by the engine's name
-	User     string         // who runs it; "": vmgate-ids if there is such a user, else nobody
-	NetNS    string         // path of the network namespace it runs in, such as /run/netns/x; empty: the caller's
-	In, Out  string         // the engine's devices in that namespace; packets towards servers enter at In
-	Rules    []string       // absolute paths of rule files, at least one
-	HomeNets []netip.Prefix // $HOME_NET of the rules; empty: any
-	Threads  int            // that inspect; 0: 1. Flows are shared out among them by hash
-	MTU      int            // of In and Out, bytes; 0: 1500. Where a device's own is larger, that one counts
-	Dir      string         // absolute; owned by this package: configuration, sockets, logs; best on tmpfs. Made and emptied by Run. User must be able to search its parents
-	Log      *slog.Logger   // nil: slog.Default()
+	Engine    string         // EngineSuricata or EngineSnort
+	Binary    string         // the engine's program; empty: found on PATH by the engine's name
+	User      string         // who runs it; "": vmgate-ids if there is such a user, else nobody
+	NetNS     string         // path of the network namespace it runs in, such as /run/netns/x; empty: the caller's
+	In, Out   string         // the engine's devices in that namespace; packets towards servers enter at In
+	Rules     []string       // absolute paths of rule files, at least one
+	HomeNets  []netip.Prefix // $HOME_NET of the rules; empty: any
+	Variables []Variable     // of the rules, instead of the usual ones or beside them
+	Threads   int            // that inspect; 0: 1. Flows are shared out among them by hash
+	MTU       int            // of In and Out, bytes; 0: 1500. Where a device's own is larger, that one counts
+	Dir       string         // absolute; owned by this package: configuration, sockets, logs; best on tmpfs. Made and emptied by Run. User must be able to search its parents
+	Log       *slog.Logger   // nil: slog.Default()
 }
 
 var (
@@ -81,7 +81,7 @@ func (c Config) complete() (Config, error) {
 			return c, errors.New("a home network is no valid prefix")
 		}
 	}
-	if err := c.checkDir(); err != nil {
+	if err := errors.Join(c.checkVariables(), c.checkDir()); err != nil {
 		return c, err
 	}
 	return c, c.checkRules()
@@ -119,16 +119,4 @@ func (c Config) checkRules() error {
 		}
 	}
 	return nil
-}
-
-// homeNet is $HOME_NET in the notation that both engines read.
-func (c Config) homeNet() string {
-	if len(c.HomeNets) == 0 {
-		return "any"
-	}
-	nets := make([]string, len(c.HomeNets))
-	for i, p := range c.HomeNets {
-		nets[i] = p.Masked().String()
-	}
-	return "[" + strings.Join(nets, ",") + "]"
 }

@@ -71,9 +71,7 @@ var templates embed.FS
 // render writes one of the embedded templates. The values were checked by
 // Config.complete to mean nothing in the target language.
 func render(name, path string, values any) error {
-	t, err := template.New(name).Funcs(template.FuncMap{
-		"list": func(names ...string) []string { return names },
-	}).ParseFS(templates, name)
+	t, err := template.New(name).ParseFS(templates, name)
 	if err != nil {
 		return fmt.Errorf("cannot read template: %w", err)
 	}

@@ -27,14 +27,15 @@ func (snort3) version() ([]string, *regexp.Regexp, int) {
 }
 
 func (snort3) configure(c Config, snap int, dir string, check bool) error {
+	nets, ports := c.written()
 	return render("snort.lua.tmpl", filepath.Join(dir, snortConfig), map[string]any{
-		"HomeNet": c.homeNet(),
+		"Nets": nets, "PortGroups": ports,
 		"Rules":   c.Rules,
 		"Check":   check,
 		"Snap":    snap,
 		"Threads": c.Threads,
 		"Limit":   alertsPerSecond,
-		"Classes": classes, "HTTPPorts": strings.Join(httpPorts, " "),
+		"Classes": classes,
 	})
 }
 

@@ -34,6 +34,7 @@ func (suricata) configure(c Config, snap int, dir string, check bool) error {
 		Device, Peer string
 		Cluster      int
 	}
+	nets, ports := c.written()
 	limits, kinds := filepath.Join(dir, suricataLimits), filepath.Join(dir, suricataKinds)
 	for path, text := range map[string]string{limits: suricataLimit(), kinds: suricataClasses()} {
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
@@ -41,12 +42,12 @@ func (suricata) configure(c Config, snap int, dir string, check bool) error {
 		}
 	}
 	return render("suricata.yaml.tmpl", filepath.Join(dir, suricataConfig), map[string]any{
-		"HomeNet":       c.homeNet(),
+		"Nets":          nets,
+		"PortGroups":    ports,
 		"Rules":         c.Rules,
 		"Dir":           dir,
 		"Thresholds":    limits,
 		"Classes":       kinds,
-		"HTTPPorts":     strings.Join(httpPorts, ","),
 		"Check":         check,
 		"EveSocket":     filepath.Join(dir, eveSocket),
 		"CommandSocket": filepath.Join(outOf(dir), suricataCommand),
