@@ -19,27 +19,22 @@ import (
 // engineSocket is a packet socket on one of the engine's devices.
 func (g *gateway) engineSocket(t *testing.T, device string) int {
 	t.Helper()
-	type result struct {
-		fd  int
-		err error
+	// The thread is brought back, not ended: what it has forked would be killed with it.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	home, err := netns.Get()
+	must(t, err)
+	defer home.Close()
+	engine, err := netns.GetFromPath(filepath.Join("/run/netns", filepath.Base(g.Pins)+"-ids"))
+	must(t, err)
+	defer engine.Close()
+	must(t, netns.Set(engine))
+	fd, err := openPacketSocket(device, unix.ETH_P_ALL)
+	if back := netns.Set(home); back != nil {
+		panic(back) // everything after would go astray
 	}
-	done := make(chan result)
-	go func() {
-		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
-		ns, err := netns.GetFromPath(filepath.Join("/run/netns", filepath.Base(g.Pins)+"-ids"))
-		if err == nil {
-			defer ns.Close()
-			err = netns.Set(ns)
-		}
-		fd := -1
-		if err == nil {
-			fd, err = openPacketSocket(device, unix.ETH_P_ALL)
-		}
-		done <- result{fd, err}
-	}()
-	r := <-done
-	must(t, r.err)
-	return r.fd
+	must(t, err)
+	return fd
 }
 
 // stray is a frame that is for everybody or for nobody.

@@ -93,7 +93,7 @@ func inNamespace(target netns.NsHandle, f func() error) error {
 // it keeps the mounts, so that the program sees /sys/fs/bpf. The process that
 // is started becomes the program itself, is asked to end (SIGTERM, and killed
 // five seconds later) when the context does, and is killed should this process
-// be. Do not start it within Do.
+// be, or the thread that started it. Do not start it within Do.
 func (n *Namespace) Command(ctx context.Context, name string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, "nsenter", append([]string{"--net=" + n.Path(), "--", name}, args...)...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"syscall"
 	"time"
 
@@ -79,15 +80,23 @@ func (d *Daemon) Start() error {
 	// Not bound to a context: it is to be stopped in good order.
 	command := d.ns.Command(context.Background(), d.program, "run", "--config", d.Config)
 	command.Stdout, command.Stderr = log, log
-	if err := command.Start(); err != nil {
+	started, ended := make(chan error, 1), make(chan struct{})
+	go func() {
+		// On a thread that stays until then: the kernel kills the daemon when the
+		// thread ends that forked it, not when this process does (PR_SET_PDEATHSIG).
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := command.Start()
+		started <- err
+		if err == nil {
+			_ = command.Wait() // its log tells how it went
+			close(ended)
+		}
+	}()
+	if err := <-started; err != nil {
 		return fmt.Errorf("cannot start %s: %w", d.program, err)
 	}
-	ended := make(chan struct{})
 	d.command, d.ended = command, ended
-	go func() {
-		_ = command.Wait() // its log tells how it went
-		close(ended)
-	}()
 	return nil
 }
 
