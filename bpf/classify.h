@@ -80,6 +80,7 @@ static __always_inline struct decision control(struct packet *pkt, const struct 
 static __always_inline struct decision examine(struct packet *pkt, const struct settings *set, void *data,
 					       void *data_end)
 {
+	struct decision decision;
 	int bad = check_sender(pkt, set);
 
 	if (bad)
@@ -93,7 +94,9 @@ static __always_inline struct decision examine(struct packet *pkt, const struct 
 		return drop(bad);
 	if (pkt->kind == KIND_FLOW)
 		return undecided(pkt, set);
-	return within_control_budget(pkt, control(pkt, set, data, data_end));
+	decision = within_control_budget(pkt, control(pkt, set, data, data_end));
+	pkt->leases = pkt->kind == KIND_DHCP_SERVER && decision.action != ACTION_DROP && may_lease(pkt);
+	return decision;
 }
 
 static __always_inline struct decision classify_ip(struct packet *pkt, const struct settings *set, void *data,

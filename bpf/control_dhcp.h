@@ -60,6 +60,12 @@ static __always_inline bool is_disguised(const struct packet *pkt)
 	return !is_server_mac(pkt, pkt->dst_mac);
 }
 
+/* May it be the lease of an IPv4 address, so that the daemon must see it? */
+static __always_inline bool may_lease(const struct packet *pkt)
+{
+	return pkt->ethertype == bpf_htons(ETH_P_IP) && !pkt->fragment;
+}
+
 static __always_inline struct decision control_dhcp(struct packet *pkt, const struct settings *set, void *data,
 						    void *data_end)
 {

@@ -87,6 +87,7 @@ struct packet {
 	__u8 inspected;         /* one end's VM is under VERDICT_CHECK */
 	__u8 readdressed;       /* dst_mac is not what stands in the frame (yet) */
 	__u8 answered;          /* the frame is the gateway's answer by now */
+	__u8 leases;            /* a DHCP server's message that the daemon must see */
 	struct decision decision;
 	/* What follows is not emptied for each packet: who reads it has filled it. */
 	struct flow_key quoted; /* of the packet that an ICMP error quotes */

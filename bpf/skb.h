@@ -145,6 +145,17 @@ static __always_inline int redirect_skb(struct __sk_buff *skb, const struct pack
 	return bpf_redirect(to->ifindex, 0);
 }
 
+static __always_inline void report_lease_skb(struct __sk_buff *skb, const struct packet *pkt)
+{
+	struct dhcp_event *event;
+	__u32 off, len;
+
+	event = begin_dhcp(pkt, &off, &len);
+	if (!event)
+		return;
+	end_dhcp(event, !bpf_skb_load_bytes(skb, off, event->message, len_of_head(len)));
+}
+
 /* Does what was decided; counts and reports it. See carry_out_xdp. */
 static __always_inline int carry_out_skb(struct __sk_buff *skb, struct packet *pkt, const struct settings *set)
 {
@@ -154,6 +165,8 @@ static __always_inline int carry_out_skb(struct __sk_buff *skb, struct packet *p
 	barrier();
 	reason = pkt->decision.reason;
 	skb->mark = 0;
+	if (pkt->leases)
+		report_lease_skb(skb, pkt);
 	if (pkt->decision.action == ACTION_REDIRECT) {
 		action = redirect_skb(skb, pkt, pkt->decision.out_port, &reason);
 	} else if (pkt->decision.action == ACTION_UP) {

@@ -302,6 +302,7 @@ enum event_type {
 	EVENT_SPOOF = 1,
 	EVENT_UNDECIDED = 2,    /* cannot be held: the daemon decides for the retry; pending exists */
 	EVENT_NEW_ADDRESS = 3,
+	EVENT_DHCP = 4,         /* a struct dhcp_event: what a declared server has answered */
 };
 
 struct event {
@@ -319,6 +320,15 @@ struct event {
 	__u8 dst_mac[6];
 	__be16 ethertype;
 	__u16 frame_len;
+};
+
+/* What a declared server has said to a client, for the daemon to read. */
+#define DHCP_HEAD 512
+struct dhcp_event {
+	struct event event;
+	__u32 len;              /* bytes of message that were copied; what follows means nothing */
+	__u32 pad;
+	__u8 message[DHCP_HEAD];
 };
 
 /*
@@ -361,5 +371,6 @@ _Static_assert(sizeof(struct verdict_entry) == 32, "verdict_entry");
 _Static_assert(sizeof(struct owner) == 40, "owner");
 _Static_assert(sizeof(struct rule) == 64, "rule");
 _Static_assert(sizeof(struct event) == 104, "event");
+_Static_assert(sizeof(struct dhcp_event) == 624, "dhcp_event");
 
 #endif

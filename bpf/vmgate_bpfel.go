@@ -55,6 +55,14 @@ type VmgateCounter struct {
 	Bytes   uint64
 }
 
+type VmgateDhcpEvent struct {
+	_       structs.HostLayout
+	Event   VmgateEvent
+	Len     uint32
+	Pad     uint32
+	Message [512]uint8
+}
+
 type VmgateEvent struct {
 	_         structs.HostLayout
 	Time      uint64
@@ -81,6 +89,7 @@ const (
 	VmgateEventTypeEVENT_SPOOF       VmgateEventType = 1
 	VmgateEventTypeEVENT_UNDECIDED   VmgateEventType = 2
 	VmgateEventTypeEVENT_NEW_ADDRESS VmgateEventType = 3
+	VmgateEventTypeEVENT_DHCP        VmgateEventType = 4
 )
 
 type VmgateFlow struct {
@@ -258,6 +267,8 @@ type VmgatePacket struct {
 	Inspected      uint8
 	Readdressed    uint8
 	Answered       uint8
+	Leases         uint8
+	_              [3]byte
 	Decision       struct {
 		_       structs.HostLayout
 		Action  uint32
@@ -267,6 +278,7 @@ type VmgatePacket struct {
 	}
 	Quoted     VmgateFlowKey
 	QuotedFrom uint32
+	_          [4]byte
 	QuotedSrc  struct {
 		_ structs.HostLayout
 		B [16]uint8

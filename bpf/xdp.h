@@ -42,6 +42,17 @@ static __always_inline int by_stack(struct xdp_md *ctx, const struct packet *pkt
 	return pass_marked(ctx, MARK_DELIVER | (out_port & MARK_PORT), outer_tag(pkt));
 }
 
+static __always_inline void report_lease_xdp(struct xdp_md *ctx, const struct packet *pkt)
+{
+	struct dhcp_event *event;
+	__u32 off, len;
+
+	event = begin_dhcp(pkt, &off, &len);
+	if (!event)
+		return;
+	end_dhcp(event, !bpf_xdp_load_bytes(ctx, off, event->message, len_of_head(len)));
+}
+
 /*
  * Does what was decided; counts and reports it. The one exit of both programs.
  * The decision is read back from the scratch packet, so that the verifier walks
@@ -54,6 +65,8 @@ static __always_inline int carry_out_xdp(struct xdp_md *ctx, struct packet *pkt,
 
 	barrier();
 	reason = pkt->decision.reason;
+	if (pkt->leases)
+		report_lease_xdp(ctx, pkt);
 	if (pkt->decision.action == ACTION_REDIRECT) {
 		action = bpf_redirect_map(&tx_ports, pkt->decision.out_port, XDP_DROP);
 		if (action != XDP_REDIRECT)

@@ -123,18 +123,28 @@ type Counter struct {
 
 // VM is an inventory entry and its state.
 type VM struct {
-	ID        string   `json:"id"`
-	Name      string   `json:"name"`
-	Segment   string   `json:"segment"`
-	Router    bool     `json:"router,omitempty"`
-	MACs      []string `json:"macs"`
-	Addresses []string `json:"addresses"`
-	Memory    string   `json:"memory"` // none, waiting, ready, failing
-	OS        string   `json:"os,omitempty"`
-	Detail    string   `json:"detail,omitempty"`
-	Verdict   string   `json:"verdict"`
-	Cause     string   `json:"cause"`
-	Flows     int      `json:"flows"`
+	ID        string    `json:"id"`
+	Name      string    `json:"name"`
+	Segment   string    `json:"segment"`
+	Router    bool      `json:"router,omitempty"`
+	MACs      []string  `json:"macs"`
+	Addresses []string  `json:"addresses"`
+	Learned   []Learned `json:"learned,omitempty"` // those of Addresses that are not configured
+	Memory    string    `json:"memory"`            // none, waiting, ready, failing
+	OS        string    `json:"os,omitempty"`
+	Detail    string    `json:"detail,omitempty"`
+	Verdict   string    `json:"verdict"`
+	Cause     string    `json:"cause"`
+	Flows     int       `json:"flows"`
+}
+
+// Learned is an address that a VM has though it is not configured: it was the first
+// to claim it, or a DHCP server has leased it to the VM.
+type Learned struct {
+	Address string     `json:"address"`
+	From    string     `json:"from"`             // claim, lease
+	Server  string     `json:"server,omitempty"` // of a lease: the router's id
+	Until   *time.Time `json:"until,omitempty"`  // of a lease
 }
 
 // Process is a process of a VM and the verdict that stands on it.

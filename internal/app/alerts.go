@@ -14,7 +14,7 @@ import (
 // alert makes an alert evidence against the process that sent the packet.
 func (i *ids) alert(a snort.Alert) {
 	s := i.now()
-	n := s.sender(a)
+	n := i.sender(s, a)
 	if n == nil {
 		i.record(a, "", nil)
 		return
@@ -88,8 +88,13 @@ func (i *ids) stands(p *verdict.Process, v verdict.Verdict) bool {
 // sender finds the VM that sent the packet of an alert: the one that has both its
 // MAC and its address. What an engine says of the inside of a tunnel was chosen by
 // whoever built the packet, and convicts nobody.
-func (s *state) sender(a snort.Alert) *node {
+func (i *ids) sender(s *state, a snort.Alert) *node {
 	n := s.inv.byAddress(a.Src.Addr())
+	if n == nil { // learned, perhaps
+		if holder, ok, err := i.dp.Addr(0, a.Src.Addr().Unmap()); err == nil && ok {
+			n = s.inv.byID[holder.VM]
+		}
+	}
 	if len(a.SrcMAC) != 0 && s.inv.byHardware(a.SrcMAC) != n {
 		return nil
 	}

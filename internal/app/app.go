@@ -49,6 +49,7 @@ type App struct {
 	effects *effects
 	sweeper *sweeper
 	keeper  *housekeeper
+	leases  *leases
 	ids     *ids
 	queues  *punt.Queues
 	holder  *holder
@@ -149,8 +150,12 @@ func (a *App) beat(ctx context.Context) error {
 
 // kernelEvent takes a report of the kernel programs.
 func (a *App) kernelEvent(e loader.Event) {
-	if e.Type == loader.EventUndecided {
+	switch e.Type {
+	case loader.EventUndecided:
 		a.decider.undecidable(e.Key)
+		return
+	case loader.EventDHCP:
+		a.leases.answered(e)
 		return
 	}
 	rule, _ := a.rules.get(e.Rule)

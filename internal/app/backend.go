@@ -94,6 +94,9 @@ func (b backend) VMs(context.Context) ([]api.VM, error) {
 			vm.MACs = append(vm.MACs, mac.String())
 		}
 		vm.Addresses = b.addressesOf(n)
+		if n.learns() {
+			vm.Learned = b.learnedOf(n, vm.Addresses)
+		}
 		if g := s.guests[n.name]; g != nil {
 			vm.Memory, vm.OS, vm.Detail = g.Status()
 		}
@@ -119,6 +122,20 @@ func (b backend) addressesOf(n *node) []string {
 	}
 	slices.Sort(addrs)
 	return addrs
+}
+
+// learnedOf says where a node's addresses are known from.
+func (b backend) learnedOf(n *node, addrs []string) (learned []api.Learned) {
+	for _, text := range addrs {
+		one := api.Learned{Address: text, From: "claim"}
+		if addr, err := netip.ParseAddr(text); err == nil {
+			if l, ok := b.leases.table.Of(addr); ok && l.VM == n.name {
+				one.From, one.Server, one.Until = "lease", l.Server, &l.Until
+			}
+		}
+		learned = append(learned, one)
+	}
+	return learned
 }
 
 // guestOf finds the introspection of a VM.

@@ -136,6 +136,9 @@ func (b backend) tellReport(evidence verdict.Evidence) {
 
 // expire lifts what was to stand until now.
 func (a *App) expire() {
+	if err := a.leases.clean(); err != nil {
+		a.log.Error("cannot end leases whose time is over", "error", err)
+	}
 	n := a.book.Expire(time.Now())
 	if n == 0 {
 		return

@@ -70,6 +70,7 @@ func (a *App) install(cfg *config.Config) error {
 		a.rules.retire(),
 		a.dp.Heartbeat(),
 		pruneInventory(a.dp, want),
+		a.leases.adopt(next.inv),
 		a.endFlowsOfMoved(old, next.inv),
 		a.effects.rejudge(),
 		a.attach(next),

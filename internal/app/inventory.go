@@ -31,6 +31,9 @@ type node struct {
 // can be known.
 func (n *node) hasMemory() bool { return n != nil && n.vm != nil && n.vm.Memory != nil }
 
+// learns says whether the node's addresses are learned.
+func (n *node) learns() bool { return n.vm != nil && n.vm.Addresses.Learn }
+
 // inventory is what a configuration says of segments, VMs and routers, with the
 // numbers of the kernel maps. It never changes; a reload makes another.
 type inventory struct {

@@ -125,6 +125,9 @@ func (a *App) openDecision(cfg *config.Config, undo *cleanups) error {
 	}
 	a.sweeper.effects = a.effects
 	a.keeper = &housekeeper{dp: a.dp, rules: a.rules, owners: a.owners, log: a.log, now: current, clear: a.effects.clear}
+	if a.leases, err = openLeases(a.dp, a.store, a.journal, a.log, current); err != nil {
+		return err
+	}
 	a.ids = &ids{dp: a.dp, effects: a.effects, journal: a.journal, log: a.log, now: current}
 	if err := a.openMetrics(cfg, undo); err != nil {
 		return err

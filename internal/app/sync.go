@@ -65,7 +65,7 @@ func mapsFor(inv *inventory, book *verdict.Book) inventoryMaps {
 			Cause:      uint32(standing.Cause),
 			Router:     n.router != nil,
 			DHCPServer: n.router != nil && n.router.DHCP,
-			Learn:      n.vm != nil && n.vm.Addresses.Learn,
+			Learn:      n.learns(),
 			Name:       n.name,
 		}
 		for _, mac := range n.macs {
@@ -120,7 +120,8 @@ func pruneInventory(dp *loader.Dataplane, want inventoryMaps) error {
 	addrs := dp.Addrs()
 	for key, entry := range addrs.All() {
 		_, ok := want.addrs[key]
-		if !ok && !(want.vms[entry.VM].Learn && isHost(key.Prefix)) {
+		_, taken := want.addrs[loader.AddrKey{Prefix: key.Prefix}] // another's by now
+		if !ok && (taken || !want.vms[entry.VM].Learn || !isHost(key.Prefix)) {
 			errs = append(errs, dp.DeleteAddr(key))
 		}
 	}

@@ -32,6 +32,12 @@ func (d *Dataplane) PutAddr(key AddrKey, e AddrEntry) error {
 	return d.addrs.putWire(key, k, v)
 }
 
+// Addr finds the longest prefix that covers an address of a VM or, with VM 0, of
+// the inventory.
+func (d *Dataplane) Addr(vm uint32, addr netip.Addr) (AddrEntry, bool, error) {
+	return d.addrs.get(AddrKey{VM: vm, Prefix: netip.PrefixFrom(addr, addr.BitLen())})
+}
+
 // DeleteAddr forgets an address prefix. Deleting what is not there is no error.
 func (d *Dataplane) DeleteAddr(key AddrKey) error { return d.addrs.delete(key) }
 

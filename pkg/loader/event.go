@@ -12,9 +12,10 @@ const (
 	EventSpoof                       // a claim of another's MAC, address or segment
 	EventUndecided                   // a flow that cannot be held; its pending entry exists
 	EventNewAddress                  // an address was learned
+	EventDHCP                        // a declared DHCP server has answered a client
 )
 
-var eventTypeNames = [...]string{"drop", "spoof", "undecided", "new-address"}
+var eventTypeNames = [...]string{"drop", "spoof", "undecided", "new-address", "dhcp"}
 
 // String returns the type's name.
 func (t EventType) String() string {
@@ -37,6 +38,7 @@ type Event struct {
 	SrcMAC, DstMAC  MAC
 	Ethertype       uint16 // host order
 	FrameLen        uint16
+	DHCP            []byte // of EventDHCP: the first 512 bytes of the message at most
 }
 
 func eventFromWire(w wireEvent) Event {

@@ -31,10 +31,28 @@ func (d *Dataplane) Events(ctx context.Context, handle func(Event)) error {
 		case err != nil:
 			return fmt.Errorf("cannot read events: %w", err)
 		}
-		var w wireEvent
-		if _, err := binary.Decode(rec.RawSample, binary.NativeEndian, &w); err != nil {
-			return fmt.Errorf("cannot decode an event of %d bytes: %w", len(rec.RawSample), err)
+		e, err := decodeEvent(rec.RawSample)
+		if err != nil {
+			return err
 		}
-		handle(eventFromWire(w))
+		handle(e)
 	}
+}
+
+// decodeEvent reads an event as it stands in the ring.
+func decodeEvent(raw []byte) (Event, error) {
+	var w wireEvent
+	if _, err := binary.Decode(raw, binary.NativeEndian, &w); err != nil {
+		return Event{}, fmt.Errorf("cannot decode an event of %d bytes: %w", len(raw), err)
+	}
+	e := eventFromWire(w)
+	if e.Type != EventDHCP {
+		return e, nil
+	}
+	var dhcp wireDHCPEvent
+	if _, err := binary.Decode(raw, binary.NativeEndian, &dhcp); err != nil {
+		return Event{}, fmt.Errorf("cannot decode a DHCP event of %d bytes: %w", len(raw), err)
+	}
+	e.DHCP = dhcp.Message[:min(int(dhcp.Len), len(dhcp.Message))]
+	return e, nil
 }

@@ -2,6 +2,7 @@ package loader
 
 import (
 	"fmt"
+	"net/netip"
 
 	"github.com/vmgate/vmgate/bpf"
 )
@@ -28,6 +29,27 @@ func (d *Dataplane) SetVM(id uint32, e VMEntry) error {
 	// The next VM with this id begins with no learned addresses to its account.
 	if err := d.maps["learned"].Put(id, &bpf.VmgateLearned{}); err != nil {
 		return fmt.Errorf("cannot clear entry %d of map learned: %w", id, err)
+	}
+	return nil
+}
+
+// Unlearn gives a VM back its share of claims for an address that is none any
+// more; how many addresses a VM may claim is limited by family.
+func (d *Dataplane) Unlearn(id uint32, addr netip.Addr) error {
+	var n bpf.VmgateLearned
+	if err := d.maps["learned"].Lookup(id, &n); err != nil {
+		return fmt.Errorf("cannot read entry %d of map learned: %w", id, err)
+	}
+	count := &n.Ipv6
+	if addr.Is4() {
+		count = &n.Ipv4
+	}
+	if *count == 0 {
+		return nil
+	}
+	*count--
+	if err := d.maps["learned"].Put(id, &n); err != nil {
+		return fmt.Errorf("cannot write entry %d of map learned: %w", id, err)
 	}
 	return nil
 }

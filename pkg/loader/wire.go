@@ -23,6 +23,7 @@ type (
 	wireVerdictEntry = bpf.VmgateVerdictEntry
 	wireSettings     = bpf.VmgateSettings
 	wireEvent        = bpf.VmgateEvent
+	wireDHCPEvent    = bpf.VmgateDhcpEvent
 	wirePort         = bpf.VmgatePort
 	wirePortConfig   = bpf.VmgatePortConfig
 	wireCounter      = bpf.VmgateCounter
