@@ -1,5 +1,6 @@
 // Package vmitest plays the rootkit: it hides processes of a running guest from
-// that guest's own listings, by writing to its memory from outside. It is for
+// that guest's own listings, and hooks its system calls, by writing to its memory
+// from outside. It is for
 // tests and demonstrations of what package vmi finds. It writes to the memory of
 // a running machine without stopping it: never use it on one that matters.
 package vmitest
