@@ -176,11 +176,11 @@ func lookInto(c *cli.Context, look func(context.Context, vmi.Guest) error) (err 
 	if err != nil {
 		return invalidInput{err}
 	}
-	defer func() { err = errors.Join(err, memory.Close()) }()
-	guest, err := vmi.Open(ctx, memory, source.Help(place, vmi.Options{}))
+	guest, err := memory.Discover(ctx, source.Help(place, vmi.Options{}))
 	if err != nil {
 		return fmt.Errorf("cannot look into %s: %w", name, err)
 	}
+	defer func() { err = errors.Join(err, guest.Close()) }()
 	return look(ctx, guest)
 }
 

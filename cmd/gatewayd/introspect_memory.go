@@ -14,14 +14,15 @@ import (
 )
 
 // openMemory opens the memory that the command line names.
-func openMemory(ctx context.Context, c *cli.Context, place config.Memory) (vmi.Memory, error) {
+func openMemory(ctx context.Context, c *cli.Context, place config.Memory) (source.Memory, error) {
 	switch {
 	case place.File != "":
 		format := vmi.Format(c.String("format"))
 		if format == "auto" {
 			format = vmi.FormatAuto
 		}
-		return vmi.OpenAs(place.File, format, place.Machine)
+		memory, err := vmi.OpenAs(place.File, format, place.Machine)
+		return source.Memory{Memory: memory}, err
 	case place.Process.Name != "":
 		return openProcess(ctx, place.Process)
 	}
@@ -69,7 +70,7 @@ func placeOf(c *cli.Context) (place config.Memory, name string, err error) {
 }
 
 // openProcess takes a pid too, unlike the configuration: pids come and go.
-func openProcess(ctx context.Context, place config.Process) (vmi.Memory, error) {
+func openProcess(ctx context.Context, place config.Process) (source.Memory, error) {
 	var machine qemu.Machine
 	pid, err := strconv.Atoi(place.Name)
 	if err == nil {
@@ -78,7 +79,7 @@ func openProcess(ctx context.Context, place config.Process) (vmi.Memory, error) 
 		machine, err = qemu.ByName(place.Name)
 	}
 	if err != nil {
-		return nil, err
+		return source.Memory{}, err
 	}
 	return source.OpenMachine(ctx, machine, place.Monitor, qemu.ByDescriptor, qemu.ByProcess)
 }

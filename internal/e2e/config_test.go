@@ -29,6 +29,7 @@ type setup struct {
 	Memory      map[string]string // memory file by VM
 	Place       map[string]string // YAML of the memory by VM, where it is in no file
 	Suspect     string            // name of a process on the suspect list
+	Metrics     string            // address to listen on; default none
 	More        []*lab.Host       // in segment apps, besides those of the topology
 }
 
@@ -107,6 +108,10 @@ failure: {{.}}
 {{- end}}
 {{- with .Decision}}
 decision: {{.}}
+{{- end}}
+events: {file: {{.Dir}}/events.json}
+{{- with .Metrics}}
+metrics: {listen: "{{.}}"}
 {{- end}}
 `))
 

@@ -46,6 +46,7 @@ func guestGatewayWith(t *testing.T, s setup) (*gateway, *lab.Guest) {
 	}, workload, nil)
 	must(t, err)
 	s.More, s.Memory = []*lab.Host{host}, map[string]string{"app3": host.Guest.MemoryFile()}
+	s.Metrics = metricsAddress
 	s.Decision = "{deadline: 2s}" // the guest is emulated, and the machine busy
 	g.write(s)
 	g.start()
@@ -88,6 +89,8 @@ func TestGuest(t *testing.T) {
 	t.Run("whatNoSocketExplainsHasItsCandidateNamed", func(t *testing.T) { g.checkForged(t, guest) })
 	t.Run("aPortIsJudgedAnewWithItsNewHolder", func(t *testing.T) { g.checkReuse(t, guest) })
 	t.Run("anotherMemoryFileAtItsPathIsAnotherGuest", func(t *testing.T) { g.checkReplaced(t, guest) })
+	t.Run("itsStringsReachNobodyAsTheyAre", func(t *testing.T) { g.checkStrings(t, guest) })
+	t.Run("aKernelThatDoesNotTellItsTypesIsNotUnderstood", func(t *testing.T) { g.checkNotUnderstood(t, guest) }) // the last: it stays so
 }
 
 // checkReplaced plays a machine that was switched off and on: QEMU makes a new

@@ -45,14 +45,19 @@ func (v *VSwitch) AddHost(host Host) (*Host, error) {
 // AddGuest boots a guest on the switch with the host's name, MAC address and
 // addresses. The lab closes it.
 func (v *VSwitch) AddGuest(ctx context.Context, host Host, workload string, log *slog.Logger) (*Host, error) {
+	return v.AddGuestAs(ctx, host, GuestConfig{Workload: workload, Log: log})
+}
+
+// AddGuestAs is AddGuest for a guest that is described further; its name and
+// network cards are the host's.
+func (v *VSwitch) AddGuestAs(ctx context.Context, host Host, config GuestConfig) (*Host, error) {
 	tap, err := v.AddMacvtap(host.Name, host.MAC)
 	if err != nil {
 		return nil, err
 	}
-	host.Guest, err = StartGuest(ctx, GuestConfig{
-		Name: host.Name, Workload: workload, Log: log,
-		NICs: []NIC{{MAC: host.MAC, Tap: tap, Addresses: []netip.Prefix{host.V4, host.V6}}},
-	})
+	config.Name = host.Name
+	config.NICs = []NIC{{MAC: host.MAC, Tap: tap, Addresses: []netip.Prefix{host.V4, host.V6}}}
+	host.Guest, err = StartGuest(ctx, config)
 	if err != nil {
 		return nil, fmt.Errorf("cannot add a host to %s: %w", v.Port, err)
 	}

@@ -29,6 +29,18 @@ type Opened struct {
 type Memory struct {
 	vmi.Memory
 	Same func(ctx context.Context) error // as in Opened
+
+	registers func(ctx context.Context) (vmi.Registers, error) // as in vmi.Options
+	release   func()                                           // nil: there is nothing but the memory
+}
+
+// Close closes the memory.
+func (m Memory) Close() error {
+	err := m.Memory.Close()
+	if m.release != nil {
+		m.release()
+	}
+	return err
 }
 
 // Open opens a guest as the configuration says.
@@ -50,7 +62,8 @@ func Open(ctx context.Context, place config.Memory, opt vmi.Options) (*Opened, e
 // Discover discovers the guest in the memory, which is closed with it, or at once
 // where that fails.
 func (m Memory) Discover(ctx context.Context, opt vmi.Options) (*Opened, error) {
-	guest, err := vmi.Open(ctx, m, opt)
+	opt.Registers = m.registers
+	guest, err := vmi.Open(ctx, m.Memory, opt) // itself: it may be more than a vmi.Memory
 	if err != nil {
 		return nil, errors.Join(err, m.Close())
 	}
@@ -60,9 +73,6 @@ func (m Memory) Discover(ctx context.Context, opt vmi.Options) (*Opened, error) 
 // Help adds to the options what the configuration tells of a guest's kernel.
 func Help(place config.Memory, opt vmi.Options) vmi.Options {
 	opt.BTF, opt.SystemMap = place.BTF, place.SystemMap
-	if socket := place.Process.Monitor; socket != "" {
-		opt.Registers = func(ctx context.Context) (vmi.Registers, error) { return qemu.Registers(ctx, socket) }
-	}
 	return opt
 }
 
@@ -98,7 +108,7 @@ func openFile(path, machine string) (Memory, error) {
 	if err != nil {
 		return Memory{}, err
 	}
-	return Memory{mem, func(context.Context) error {
+	return Memory{Memory: mem, Same: func(context.Context) error {
 		if now, err := os.Stat(path); err != nil || !os.SameFile(was, now) {
 			return errors.New("the memory file was replaced")
 		}
@@ -135,7 +145,7 @@ func OpenMachine(ctx context.Context, machine qemu.Machine, monitor string, ways
 	if err != nil {
 		return Memory{}, err
 	}
-	mem, _, err := machine.Open(ctx, monitor, ways...)
+	mem, way, err := machine.Open(ctx, monitor, ways...)
 	if err != nil {
 		process.Release()
 		return Memory{}, err
@@ -144,24 +154,16 @@ func OpenMachine(ctx context.Context, machine qemu.Machine, monitor string, ways
 		process.Release()
 		return Memory{}, errors.Join(errors.New("cannot open the guest's memory: its QEMU has just ended"), mem.Close())
 	}
-	return Memory{&held{mem, process}, func(context.Context) error {
+	opened := Memory{Memory: mem, release: process.Release, Same: func(context.Context) error {
 		if !process.Alive() {
 			return errors.New("its QEMU has ended")
 		}
 		return nil
-	}}, nil
-}
-
-// held releases the process with the memory.
-type held struct {
-	vmi.Memory
-	process *qemu.Process
-}
-
-func (h *held) Close() error {
-	err := h.Memory.Close()
-	h.process.Release()
-	return err
+	}}
+	if monitor != "" && way != qemu.ByMonitor { // which has the monitor's one connection
+		opened.registers = func(ctx context.Context) (vmi.Registers, error) { return qemu.Registers(ctx, monitor) }
+	}
+	return opened, nil
 }
 
 // readable is for memory that is the machine's as long as it can be read.
@@ -169,5 +171,5 @@ func readable(mem vmi.Memory, err error) (Memory, error) {
 	if err != nil {
 		return Memory{}, err
 	}
-	return Memory{mem, func(context.Context) error { return mem.ReadPhys(make([]byte, 8), 0) }}, nil
+	return Memory{Memory: mem, Same: func(context.Context) error { return mem.ReadPhys(make([]byte, 8), 0) }}, nil
 }

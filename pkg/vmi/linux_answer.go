@@ -1,6 +1,7 @@
 package vmi
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -112,7 +113,7 @@ func sameSockets(a, b []sock) bool {
 func (g *linuxGuest) describe(ctx context.Context, holders []holder, what map[uint64]string) ([]Process, error) {
 	at := make(map[uint64]int) // of leaders, in out
 	var out []Process
-	for _, h := range holders {
+	for _, h := range inOrder(holders, what) {
 		if i, known := at[h.leader]; known {
 			out[i].Via += ", " + h.via(what)
 			continue
@@ -132,6 +133,13 @@ func (g *linuxGuest) describe(ctx context.Context, holders []holder, what map[ui
 	}
 	slices.SortFunc(out, func(a, b Process) int { return int(a.PID) - int(b.PID) })
 	return out, nil
+}
+
+// inOrder sorts holders by what they hold it by: they are found in any order.
+func inOrder(holders []holder, what map[uint64]string) []holder {
+	return slices.SortedFunc(slices.Values(holders), func(a, b holder) int {
+		return cmp.Or(cmp.Compare(what[a.file], what[b.file]), cmp.Compare(a.ring, b.ring), cmp.Compare(a.fd, b.fd), cmp.Compare(a.task, b.task))
+	})
 }
 
 // via says what the process holds.

@@ -21,7 +21,7 @@ var wantedSymbols = map[string]bool{
 	"bpf_kallsyms": false, "ftrace_ops_list": false, "ftrace_list_end": false, "kprobe_table": false,
 	"pre_handler_kretprobe": false, "proc_root": false,
 	"task_struct_cachep": false, "nr_node_ids": false, "page_offset_base": false, "vmemmap_base": false,
-	"modules": false, "mod_tree": false, "module_kset": false, "_etext": false, "sys_call_table": false,
+	"modules": false, "mod_tree": false, "system_state": false, "module_kset": false, "_etext": false, "sys_call_table": false,
 }
 
 // Where the regions of the kernel's address space begin if it does not say
@@ -215,11 +215,10 @@ func (k *linuxKernel) finish() error {
 	if err := k.findRegions(); err != nil {
 		return err
 	}
-	if err := k.vet(); err != nil {
-		return err
-	}
-	if err := k.ready(); err != nil {
-		return err
+	for _, check := range []func() error{k.vetHelp, k.ready, k.vetOwn} {
+		if err := check(); err != nil {
+			return err
+		}
 	}
 	k.help, k.sizes = linuxHelp{}, nil
 	return k.identify()
@@ -323,8 +322,17 @@ func (k *linuxKernel) findRegions() error {
 	return nil
 }
 
+// booted is the first value of system_state with all parts of the kernel set up
+// (enum system_states in include/linux/kernel.h).
+const booted = 2
+
 // ready says ErrNotReady while the kernel is still starting.
 func (k *linuxKernel) ready() error {
+	if va, ok := k.sym["system_state"]; ok {
+		if state, err := k.u32(va); err != nil || state < booted {
+			return errors.Join(ErrNotReady, err)
+		}
+	}
 	hash, err := k.member(k.sym["tcp_hashinfo"], k.HashBind)
 	if err != nil {
 		return err

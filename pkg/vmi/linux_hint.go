@@ -38,7 +38,7 @@ func openLinux(ctx context.Context, mem Memory, help linuxHelp) (*linuxKernel, e
 }
 
 // muchMemory is from where on looking at the first bytes of each page takes
-// longer than searching a kernel's image.
+// longer than searching a kernel's image; it always does where these cost a block.
 const muchMemory = 4 << 30
 
 // inImages looks for a kernel where tables map an image; nil if there is none, or
@@ -52,7 +52,7 @@ func inImages(ctx context.Context, mem Memory, tables []pageTable, help linuxHel
 	for _, r := range ranges {
 		populated += r.End - r.Start
 	}
-	if populated < muchMemory {
+	if _, slow := mem.(BlockReader); !slow && populated < muchMemory {
 		infos, err := findVMCoreInfo(ctx, mem)
 		if err != nil || len(infos) > 0 {
 			return nil

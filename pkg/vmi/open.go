@@ -22,8 +22,8 @@ type Options struct {
 	SystemMap string
 	// Registers reads the control registers of one of the guest's processors, as
 	// its monitor shows them. They make it quicker to find the kernel, and only
-	// the one that they lead to is taken. Nil where there is no monitor; an error
-	// counts as if there were none.
+	// the one that they lead to is taken. Nil where there is no monitor, or the
+	// memory is a RegisterReader; an error counts as if there were none.
 	Registers func(ctx context.Context) (Registers, error)
 }
 
@@ -43,6 +43,9 @@ func Open(ctx context.Context, mem Memory, opt Options) (Guest, error) {
 	}
 	if opt.Log == nil {
 		opt.Log = slog.New(slog.DiscardHandler)
+	}
+	if r, ok := mem.(RegisterReader); ok && opt.Registers == nil {
+		opt.Registers = r.Registers
 	}
 	k, err := openLinux(ctx, mem, linuxHelp{btf: opt.BTF, systemMap: opt.SystemMap, registers: opt.Registers})
 	if err != nil {

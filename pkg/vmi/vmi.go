@@ -40,6 +40,13 @@ type BlockReader interface {
 	BlockSize() int // bytes
 }
 
+// RegisterReader is Memory whose way leads to a processor's registers, too. Open
+// asks it as it would Options.Registers, where that is nil.
+type RegisterReader interface {
+	Memory
+	Registers(ctx context.Context) (Registers, error)
+}
+
 // Range is a half-open range of guest-physical addresses.
 type Range struct{ Start, End uint64 }
 

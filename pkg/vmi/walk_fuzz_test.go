@@ -69,12 +69,19 @@ func FuzzWalks(f *testing.F) {
 			"tcp_hashinfo": direct4 + 0x400, "udp_table": direct4 + 0x500, "raw_v4_hashinfo": direct4 + 0x600, "modules": direct4 + 0x700,
 		}, linuxHelp{})
 		k.linuxLayout = &linuxLayout{
-			TaskTasks: field{off: 16, size: 16}, TaskPID: field{off: 32, size: 4}, TaskThreadPID: field{off: 40, size: 8},
-			TaskChildren: field{off: 48, size: 16}, TaskSibling: field{off: 64, size: 16}, TaskSignal: field{off: 80, size: 8},
-			NodeShift: field{size: 1}, NodeSlots: field{off: 8, size: 512}, IDRHead: field{off: 8, size: 8},
-			TableMax: field{size: 4}, TableFD: field{off: 8, size: 8},
-			HashBindSize: field{off: 8, size: 4}, BindHeadSize: field{size: 16}, UDPMask: field{off: 8, size: 4}, UDPSlotSize: field{size: 16},
-			RawHash: field{size: 8}, SockPeer4: field{size: 4}, SockLocal4: field{off: 4, size: 4}, SockFamily: field{off: 8, size: 2},
+			processLayout: processLayout{
+				TaskTasks: field{off: 16, size: 16}, TaskPID: field{off: 32, size: 4}, TaskThreadPID: field{off: 40, size: 8},
+				TaskChildren: field{off: 48, size: 16}, TaskSibling: field{off: 64, size: 16}, TaskSignal: field{off: 80, size: 8},
+				NodeShift: field{size: 1}, NodeSlots: field{off: 8, size: 512}, IDRHead: field{off: 8, size: 8},
+			},
+			fileLayout: fileLayout{
+				TableMax: field{size: 4}, TableFD: field{off: 8, size: 8},
+			},
+			socketLayout: socketLayout{
+				HashBindSize: field{off: 8, size: 4}, BindHeadSize: field{size: 16}, UDPMask: field{off: 8, size: 4},
+				UDPSlotSize: field{size: 16}, RawHash: field{size: 8}, SockPeer4: field{size: 4},
+				SockLocal4: field{off: 4, size: 4}, SockFamily: field{off: 8, size: 2},
+			},
 		}
 		k.taskSpan, k.sockSpan = span{0, 96}, span{0, 64}
 		k = k.bounded(context.Background())

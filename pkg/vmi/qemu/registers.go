@@ -18,6 +18,16 @@ func Registers(ctx context.Context, socket string) (r vmi.Registers, err error) 
 		return r, fmt.Errorf("cannot read registers: %w", err)
 	}
 	defer func() { err = errors.Join(err, monitor.Close()) }()
+	return registersOf(ctx, monitor)
+}
+
+// Registers implements vmi.RegisterReader, by the connection that reads memory: a
+// monitor serves no other meanwhile.
+func (m *monitorMemory) Registers(ctx context.Context) (vmi.Registers, error) {
+	return registersOf(ctx, m.monitor)
+}
+
+func registersOf(ctx context.Context, monitor *qmp.Monitor) (r vmi.Registers, err error) {
 	text, err := monitor.Human(ctx, "info registers")
 	if err != nil {
 		return r, fmt.Errorf("cannot read registers: %w", err)

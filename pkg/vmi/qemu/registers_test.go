@@ -57,6 +57,18 @@ func TestRegisters(t *testing.T) {
 	if asked != 2 {
 		t.Errorf("the monitor was asked %d times", asked)
 	}
+	slow, err := qemu.OpenMonitor(t.Context(), g.Monitor())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer slow.Close()
+	counted := &counting{RegisterReader: slow.(vmi.RegisterReader), BlockReader: slow.(vmi.BlockReader)}
+	if _, err := vmi.Open(t.Context(), counted, vmi.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	if counted.read > 256<<20 {
+		t.Errorf("by the monitor alone %d MiB of 1024 were read", counted.read>>20)
+	}
 	for _, r := range []vmi.Registers{{}, {CR3: 0x1000}, {CR3: ^uint64(0), CR4: ^uint64(0)}} {
 		guest, err := vmi.Open(t.Context(), mem, vmi.Options{Registers: func(context.Context) (vmi.Registers, error) { return r, nil }})
 		if !errors.Is(err, vmi.ErrNotReady) {
@@ -64,6 +76,22 @@ func TestRegisters(t *testing.T) {
 		}
 	}
 }
+
+// counting counts the bytes that are read of a monitor's memory.
+type counting struct {
+	vmi.RegisterReader
+	vmi.BlockReader
+	read int
+}
+
+func (c *counting) ReadPhys(p []byte, addr uint64) error {
+	c.read += len(p)
+	return c.RegisterReader.ReadPhys(p, addr)
+}
+
+func (c *counting) Ranges() ([]vmi.Range, error) { return c.RegisterReader.Ranges() }
+
+func (c *counting) Close() error { return c.RegisterReader.Close() }
 
 // wipe overwrites what the kernel tells crash tools.
 func wipe(t *testing.T, path string) {
