@@ -43,7 +43,7 @@ func (g *linuxGuest) holdersOf(ctx context.Context, socks []sock) (Answer, error
 
 // resolve gives the verified holders of files, from the cache where it holds.
 func (g *linuxGuest) resolve(ctx context.Context, files map[uint64]openFile) (out []holder, hit bool, err error) {
-	want := make(map[uint64]uint64)
+	var want map[uint64]uint64
 	for file, f := range files {
 		g.mu.Lock()
 		c, ok := g.holders[file]
@@ -51,6 +51,9 @@ func (g *linuxGuest) resolve(ctx context.Context, files map[uint64]openFile) (ou
 		if ok && c.inode == f.inode && c.count == f.count && (c.until.IsZero() || time.Now().Before(c.until)) && g.allHold(c.holders, file) {
 			out = append(out, c.holders...)
 			continue
+		}
+		if want == nil {
+			want = make(map[uint64]uint64)
 		}
 		want[file] = f.count
 	}

@@ -73,7 +73,10 @@ func (k *linuxKernel) record(addr uint64, s span) (record, error) {
 
 // scratch keeps the buffers of records that are read for a moment only: tasks are
 // large, and most of the time of a look-up would go into collecting them.
-type scratch struct{ pool sync.Pool }
+type scratch struct {
+	pool  sync.Pool // *[]byte
+	looks sync.Pool // *knownTasks
+}
 
 // record is linuxKernel.record with a buffer that put takes back. With parts
 // only these are read, which are offsets in the span, and the rest is garbage.

@@ -22,11 +22,12 @@ const (
 // all processes, those of inner namespaces too.
 func (k *linuxKernel) pidRoot() (head, base uint64, err error) {
 	idr := k.sym["init_pid_ns"] + uint64(k.PIDNSIDR.off)
-	if head, err = k.member(idr, k.IDRHead); err != nil {
+	r, err := k.scratch.record(k, idr, spanOf(k.IDRHead, k.IDRBase))
+	if err != nil {
 		return 0, 0, err
 	}
-	low, err := k.u32(idr + uint64(k.IDRBase.off))
-	return head, uint64(low), err
+	defer k.scratch.put(r)
+	return r.uint(k.IDRHead), r.uint(k.IDRBase), nil
 }
 
 // xaNode decodes an entry of an xarray: inner nodes are marked by the bits 10
@@ -118,7 +119,7 @@ func (k *linuxKernel) pidsView(ctx context.Context) ([]task, error) {
 	if err != nil {
 		return nil, err
 	}
-	var out []task
+	out := k.known.room()
 	nodes := 0
 	var visit func(entry uint64, level int) error
 	visit = func(entry uint64, level int) error {

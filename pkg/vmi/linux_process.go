@@ -35,6 +35,7 @@ type sighting struct {
 // sample looks at all views once.
 func (k *linuxKernel) sample(ctx context.Context) (map[id]*sighting, error) {
 	k = k.oneLook()
+	defer k.known.done()
 	seen := make(map[id]*sighting, 512)
 	var room []sighting // one by one they take longer to make
 	for _, v := range []struct {
@@ -68,6 +69,9 @@ func (k *linuxKernel) sample(ctx context.Context) (map[id]*sighting, error) {
 				s.views = append(s.views, v.name)
 			}
 		}
+		if cap(tasks) > cap(k.known.spare) {
+			k.known.spare = tasks
+		}
 	}
 	return seen, nil
 }
@@ -84,7 +88,7 @@ type census struct {
 // census samples until every process is in all views, or n times; n times more
 // if the last look was the first that showed somebody on a run queue alone.
 func (k *linuxKernel) census(ctx context.Context, n int) (census, error) {
-	c := census{missed: make(map[id]int), looks: make(map[id]int), altered: make(map[id]int)}
+	c := census{missed: make(map[id]int), altered: make(map[id]int)}
 	for more := 0; c.samples < n+more; {
 		if c.samples > 0 {
 			if err := pause(ctx, sampleGap); err != nil {
@@ -94,6 +98,9 @@ func (k *linuxKernel) census(ctx context.Context, n int) (census, error) {
 		seen, err := k.quietly(ctx, func() (map[id]*sighting, error) { return k.sample(ctx) })
 		if err != nil {
 			return c, err
+		}
+		if c.looks == nil {
+			c.looks = make(map[id]int, len(seen))
 		}
 		for key, s := range seen {
 			if before := c.last[key]; before != nil {
@@ -203,7 +210,7 @@ func pause(ctx context.Context, d time.Duration) error {
 // views checks one process against each view on its own, without walking any:
 // its neighbours in the lists must know it.
 func (k *linuxKernel) views(t task) []string {
-	var out []string
+	out := make([]string, 0, len(lasting))
 	if k.linked(t.addr + uint64(k.TaskTasks.off)) {
 		out = append(out, viewTasks)
 	}
@@ -221,16 +228,18 @@ func (k *linuxKernel) views(t task) []string {
 
 // linked says whether a list node is among others that agree about it.
 func (k *linuxKernel) linked(node uint64) bool {
-	next, err := k.u64(node)
-	if err != nil || next == node {
+	nextAt, prevAt := field{size: 8}, field{off: 8, size: 8}
+	r, err := k.scratch.record(k, node, spanOf(nextAt, prevAt))
+	if err != nil {
+		return false
+	}
+	next, prev := r.uint(nextAt), r.uint(prevAt)
+	k.scratch.put(r)
+	if next == node {
 		return false
 	}
 	back, err := k.u64(next + 8)
 	if err != nil || back != node {
-		return false
-	}
-	prev, err := k.u64(node + 8)
-	if err != nil {
 		return false
 	}
 	forth, err := k.u64(prev)

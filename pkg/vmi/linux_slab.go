@@ -33,7 +33,7 @@ func (k *linuxKernel) slabView(ctx context.Context) ([]task, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := make([]task, 0, max(256, k.known.size()))
+	out := k.known.room()
 	for _, s := range slabs {
 		for i := range s.objects {
 			t, err := k.task(k.direct + s.phys + uint64(pad) + uint64(i)*uint64(size))

@@ -2,7 +2,6 @@ package vmi
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"net/netip"
 )
@@ -128,22 +127,29 @@ func (k *linuxKernel) openFile(s sock) (f openFile, ok bool, err error) {
 	if !k.isDirect(socket) {
 		return f, false, nil
 	}
-	if back, err := k.member(socket, k.SocketSock); err != nil || back != sk {
+	r, err := k.scratch.record(k, socket, spanOf(k.SocketSock, k.SocketFile))
+	if err != nil {
 		return f, false, err
 	}
-	if f.file, err = k.member(socket, k.SocketFile); err != nil || !k.isDirect(f.file) {
+	back := r.uint(k.SocketSock)
+	f.file = r.uint(k.SocketFile)
+	k.scratch.put(r)
+	if back != sk || !k.isDirect(f.file) {
+		return f, false, nil
+	}
+	counted, from := k.references()
+	if r, err = k.scratch.record(k, f.file, spanOf(k.FileOps, k.FilePrivate, counted)); err != nil {
 		return f, false, err
 	}
-	ops, err := k.member(f.file, k.FileOps)
-	if err != nil || ops != k.sym["socket_file_ops"] {
-		return f, false, err
+	ops, owner := r.uint(k.FileOps), r.uint(k.FilePrivate)
+	f.count = r.uint(counted) + from
+	k.scratch.put(r)
+	if ops != k.sym["socket_file_ops"] {
+		return f, false, nil
 	}
 	// Else a socket could be made to look as if somebody else held it.
-	if back, err := k.member(f.file, k.FilePrivate); err != nil || back != socket {
-		return f, false, errors.Join(fmt.Errorf("%w: the file of a socket is of another", ErrUnstable), err)
-	}
-	if f.count, err = k.references(f.file); err != nil {
-		return f, false, err
+	if owner != socket {
+		return f, false, fmt.Errorf("%w: the file of a socket is of another", ErrUnstable)
 	}
 	f.inode, err = k.u64(socket + uint64(k.SocketInode.off) + uint64(k.InodeNumber.off))
 	return f, err == nil, err
@@ -172,14 +178,14 @@ func (k *linuxKernel) mptcp(sk uint64) (uint64, error) {
 	return conn, nil
 }
 
-// references is how many descriptors, and calls under way, hold a file. From
-// 6.13 on the kernel counts from zero (include/linux/file_ref.h).
-func (k *linuxKernel) references(file uint64) (uint64, error) {
+// references says where a file keeps how many descriptors, and calls under way,
+// hold it, and what that is to be added to: from 6.13 on the kernel counts from
+// zero (include/linux/file_ref.h).
+func (k *linuxKernel) references() (at field, from uint64) {
 	if k.FileRef.size != 0 {
-		n, err := k.member(file, k.FileRef)
-		return n + 1, err
+		return k.FileRef, 1
 	}
-	return k.member(file, k.FileCount)
+	return k.FileCount, 0
 }
 
 func stateName(state uint8) string {

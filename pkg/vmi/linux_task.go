@@ -56,14 +56,34 @@ func (k *linuxKernel) task(addr uint64) (task, error) {
 type knownTasks struct {
 	index map[uint64]int
 	all   []task
+	home  *scratch
+	spare []task // for the next view, if the last one's is not needed any more
 }
 
 // oneLook gives the kernel for one look at many tasks, by several ways: each is
 // read once.
 func (k *linuxKernel) oneLook() *linuxKernel {
 	c := *k
-	c.known = &knownTasks{index: make(map[uint64]int, 512), all: make([]task, 0, 512)}
+	if c.known, _ = k.scratch.looks.Get().(*knownTasks); c.known == nil {
+		c.known = &knownTasks{index: make(map[uint64]int, 512), all: make([]task, 0, 512)}
+	}
+	c.known.home = k.scratch
 	return &c
+}
+
+// maxKept is up to how many tasks' memory is kept from look to look.
+const maxKept = 1 << 13
+
+// done ends a look, of which nobody has the kernel any more: the next one uses
+// its memory again, and nothing of what it says.
+func (t *knownTasks) done() {
+	if max(cap(t.all), cap(t.spare)) > maxKept {
+		return
+	}
+	clear(t.index)
+	clear(t.all) // the names
+	t.all = t.all[:0]
+	t.home.looks.Put(t)
 }
 
 func (t *knownTasks) at(addr uint64) *task {
@@ -81,6 +101,16 @@ func (t *knownTasks) add(one task) {
 		t.index[one.addr] = len(t.all)
 		t.all = append(t.all, one)
 	}
+}
+
+// room is where a view puts its tasks; it is the view's own.
+func (t *knownTasks) room() []task {
+	if t == nil || t.spare == nil {
+		return make([]task, 0, max(512, t.size()))
+	}
+	out := t.spare[:0]
+	t.spare = nil
+	return out
 }
 
 // size is about how many tasks there are.
@@ -161,7 +191,7 @@ func (k *linuxKernel) tasksView(ctx context.Context) ([]task, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := make([]task, 0, max(512, k.known.size()))
+	out := k.known.room()
 	var circle loop
 	for t.next-uint64(k.TaskTasks.off) != first {
 		if len(out) >= maxTasks || circle.meets(t.next) {
@@ -214,53 +244,44 @@ func (k *linuxKernel) treeView(ctx context.Context) ([]task, error) {
 	}
 	seen := make(map[uint64]bool, max(256, k.known.size()))
 	seen[idle.addr] = true
-	out := make([]task, 1, max(256, k.known.size()))
-	out[0] = idle // also the queue of those whose children are to be visited
+	out := append(k.known.room(), idle) // also the queue of those whose children are to be visited
 	for at := 0; at < len(out); at++ {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
 		parent := out[at]
-		children, err := k.children(parent)
-		if err != nil {
-			return nil, fmt.Errorf("%w: tree of tasks: %w", ErrUnstable, err)
-		}
-		for _, t := range children {
+		err := k.children(parent, func(t task) {
 			if !seen[t.addr] && len(seen) < maxTasks {
 				seen[t.addr] = true
 				out = append(out, t)
 			}
+		})
+		if err != nil {
+			return nil, fmt.Errorf("%w: tree of tasks: %w", ErrUnstable, err)
 		}
 	}
 	return out[1:], nil
 }
 
-// children lists the children of all threads of a process.
-func (k *linuxKernel) children(parent task) ([]task, error) {
-	tasks := []task{parent}
-	if parent.pid != 0 && !k.alone(parent) {
-		threads, err := k.threads(parent)
-		if err != nil {
-			return nil, err
-		}
-		for _, t := range threads {
-			if t.addr != parent.addr {
-				tasks = append(tasks, t)
-			}
-		}
-	}
-	var out []task
-	for _, p := range tasks {
-		err := k.list(p.addr+uint64(k.TaskChildren.off), maxTasks, func(node uint64) error {
+// children visits the children of all threads of a process.
+func (k *linuxKernel) children(parent task, fn func(task)) error {
+	of := func(addr uint64) error {
+		return k.list(addr+uint64(k.TaskChildren.off), maxTasks, func(node uint64) error {
 			t, err := k.task(node - uint64(k.TaskSibling.off))
 			if err == nil {
-				out = append(out, t)
+				fn(t)
 			}
 			return err
 		})
-		if err != nil {
-			return nil, err
+	}
+	if err := of(parent.addr); err != nil || parent.pid == 0 || k.alone(parent) {
+		return err
+	}
+	threads, err := k.threads(parent)
+	for _, t := range threads {
+		if err == nil && t.addr != parent.addr {
+			err = of(t.addr)
 		}
 	}
-	return out, nil
+	return err
 }
