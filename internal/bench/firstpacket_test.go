@@ -2,6 +2,7 @@ package bench_test
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -88,6 +89,19 @@ type tracedGateway struct {
 
 func newTraced(b *testing.B) *tracedGateway {
 	b.Helper()
+	f := startTraced(b, traced, "")
+	ctx, cancel := context.WithTimeout(b.Context(), 2*time.Minute)
+	defer cancel()
+	_, _, err := f.guest.Run(ctx, "i=$(ls -d /proc/[0-9]* | wc -l); while [ $i -lt 60 ]; do sleep 100000 >/dev/null 2>&1 & i=$((i+1)); done")
+	must(b, err)
+	f.listen(80, func(conn net.Conn) { conn.Close() })
+	return f
+}
+
+// startTraced boots the guest and starts gatewayd with a configuration, and rules for
+// its engine if it has one, until the guest is understood.
+func startTraced(b *testing.B, configuration, rules string) *tracedGateway {
+	b.Helper()
 	topology, err := lab.NewTopology(b.Context(), lab.Namespaces, nil)
 	must(b, err)
 	b.Cleanup(func() { must(b, topology.Close()) })
@@ -103,8 +117,9 @@ func newTraced(b *testing.B) *tracedGateway {
 	d, err := daemon.New(topology.Gateway, program)
 	must(b, err)
 	b.Cleanup(func() { must(b, d.Close()) })
-	text := strings.NewReplacer("PINS", d.Pins, "DIR", d.Dir, "MEMORY", host.Guest.MemoryFile()).Replace(traced)
+	text := strings.NewReplacer("PINS", d.Pins, "DIR", d.Dir, "MEMORY", host.Guest.MemoryFile()).Replace(configuration)
 	must(b, os.WriteFile(d.Config, []byte(text), 0o600))
+	must(b, os.WriteFile(d.File("local.rules"), []byte(rules), 0o644))
 	f := &tracedGateway{gateway: &gateway{b: b, Topology: topology, Daemon: d}, guest: host.Guest}
 	ctx, cancel := context.WithTimeout(b.Context(), 2*time.Minute)
 	defer cancel()
@@ -117,28 +132,31 @@ func newTraced(b *testing.B) *tracedGateway {
 			ready = ready || vm.ID == "app3" && vm.Memory == "ready"
 		}
 	}
-	_, _, err = host.Guest.Run(ctx, "i=$(ls -d /proc/[0-9]* | wc -l); while [ $i -lt 60 ]; do sleep 100000 >/dev/null 2>&1 & i=$((i+1)); done")
-	must(b, err)
-	must(b, topology.Web1.Namespace.Do(func() error {
-		l, err := net.Listen("tcp4", ":80")
+	must(b, topology.Apps.Namespace.Do(func() error { f.in = openTap(b, topology.Apps.Port); return nil }))
+	must(b, topology.Web.Namespace.Do(func() error { f.out = openTap(b, topology.Web.Port); return nil }))
+	f.in.outgoing = true
+	return f
+}
+
+// listen serves TCP on a port of web1 until the benchmark ends.
+func (f *tracedGateway) listen(port int, serve func(net.Conn)) {
+	f.b.Helper()
+	must(f.b, f.Web1.Namespace.Do(func() error {
+		l, err := net.Listen("tcp4", fmt.Sprintf(":%d", port))
 		if err == nil {
-			b.Cleanup(func() { l.Close() })
+			f.b.Cleanup(func() { l.Close() })
 			go func() {
 				for {
 					conn, err := l.Accept()
 					if err != nil {
 						return
 					}
-					conn.Close()
+					go serve(conn)
 				}
 			}()
 		}
 		return err
 	}))
-	must(b, topology.Apps.Namespace.Do(func() error { f.in = openTap(b, topology.Apps.Port); return nil }))
-	must(b, topology.Web.Namespace.Do(func() error { f.out = openTap(b, topology.Web.Port); return nil }))
-	f.in.outgoing = true
-	return f
 }
 
 // sample starts a process that connects and follows its SYN.

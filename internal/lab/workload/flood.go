@@ -5,6 +5,7 @@ import (
 	"flag"
 	"net"
 	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,6 +20,7 @@ func flood(ctx context.Context, args []string) error {
 	workers := flags.Int("workers", 16, "connections in the making at any time")
 	timeout := flags.Duration("timeout", 500*time.Millisecond, "of one connection")
 	keep := flags.String("keep", "", "HOST:PORT of an echo server to stay connected with")
+	scan := flags.String("scan", "", "HOST:PORT,… to knock at after the wait, each once, before the flood")
 	wait := flags.Duration("wait", 0, "before the flood starts; the kept connection is opened at once")
 	target, err := parse(flags, args, 1)
 	if err != nil {
@@ -34,6 +36,11 @@ func flood(ctx context.Context, args []string) error {
 	print(map[string]any{"pid": os.Getpid(), "flood": target[0]})
 	if !pause(ctx, *wait) {
 		return ctx.Err()
+	}
+	for _, door := range strings.FieldsFunc(*scan, func(r rune) bool { return r == ',' }) {
+		if conn, err := dialer(0, *timeout).DialContext(ctx, "tcp", door); err == nil {
+			conn.Close()
+		}
 	}
 	var tried, made atomic.Int64
 	for range *workers {
