@@ -47,7 +47,7 @@ kernels: deps ## Get the further guest kernels into build/kernels, where Debian 
 	@scripts/fetch-kernels.sh || echo "make: the tests on those kernels will be skipped"
 
 .PHONY: test
-test: deps kernels ## Run all tests (root; about four minutes), or those of PKG=./some/package
+test: deps kernels ## Run all tests (root; about ten minutes), or those of PKG=./some/package
 	$(GO) test -json $(TESTFLAGS) $(PKG) | $(GO) run ./scripts/testsum
 
 .PHONY: test-short
