@@ -6,7 +6,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/vmgate/vmgate/internal/api"
 	"github.com/vmgate/vmgate/internal/event"
 )
 
@@ -39,21 +38,9 @@ func checkHung(t *testing.T, s setup, knob string) {
 	if !strings.Contains(e.Message, "hangs") {
 		t.Errorf("the first event says %q", e.Message)
 	}
-	kind := "apps/drop-ids-down"
-	if knob == "open" {
-		kind = "apps/open"
-	}
-	g.awaitCount(t, before, kind, 1)
-	if knob == "closed" && g.since(before, "apps/open") > 0 {
-		t.Error("packets passed without the engine")
-	}
+	g.wantIDSKnob(t, knob, before)
 	direct.moves(t)
-	var is api.IDSStatus
-	await(t, "another engine is up", func() bool {
-		status, err := g.Client.Status(t.Context())
-		is = status.IDS
-		return err == nil && is.State == "up" && is.PID != was.PID && is.PID != 0
-	})
+	is := g.awaitAnotherEngine(t, was)
 	t.Logf("up again after %v", time.Since(began))
 	if is.Restarts != was.Restarts+1 {
 		t.Errorf("%d restarts were counted, after %d", is.Restarts, was.Restarts)

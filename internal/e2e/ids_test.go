@@ -21,21 +21,9 @@ func TestIDS_Killed(t *testing.T) {
 			was, mark, before := status.IDS, g.events.mark(), g.counts()
 			must(t, syscall.Kill(was.PID, syscall.SIGKILL))
 			g.events.wait(t, mark, "the engine's end", func(e event.Event) bool { return e.Type == "ids" })
-			kind := "apps/drop-ids-down"
-			if knob == "open" {
-				kind = "apps/open"
-			}
-			g.awaitCount(t, before, kind, 1)
-			if knob == "closed" && g.since(before, "apps/open") > 0 {
-				t.Error("packets passed without the engine")
-			}
+			g.wantIDSKnob(t, knob, before)
 			direct.moves(t)
-			var is api.IDSStatus
-			await(t, "the engine is back", func() bool {
-				status, err := g.Client.Status(t.Context())
-				is = status.IDS
-				return err == nil && is.State == "up" && is.PID != was.PID && is.PID != 0
-			})
+			is := g.awaitAnotherEngine(t, was)
 			if is.Restarts != was.Restarts+1 {
 				t.Errorf("%d restarts were counted, after %d", is.Restarts, was.Restarts)
 			}
@@ -83,4 +71,31 @@ func TestIDS_AlertOnAVMWithoutMemoryEndsThatFlowOnly(t *testing.T) {
 	if vm := g.vm("app1"); vm.Verdict != "forward" {
 		t.Errorf("app1 as a whole is %s", vm.Verdict)
 	}
+}
+
+// wantIDSKnob awaits that packets of inspected flows are treated as failure.ids
+// says, and that none passes where it says closed. before are counts of before the
+// engine's end.
+func (g *gateway) wantIDSKnob(t *testing.T, knob string, before counts) {
+	t.Helper()
+	kind := "apps/drop-ids-down"
+	if knob == "open" {
+		kind = "apps/open"
+	}
+	g.awaitCount(t, before, kind, 1)
+	if knob == "closed" && g.since(before, "apps/open") > 0 {
+		t.Error("packets passed without the engine")
+	}
+}
+
+// awaitAnotherEngine waits for an engine that is up and not the one that was.
+func (g *gateway) awaitAnotherEngine(t *testing.T, was api.IDSStatus) api.IDSStatus {
+	t.Helper()
+	var is api.IDSStatus
+	await(t, "another engine is up", func() bool {
+		status, err := g.Client.Status(t.Context())
+		is = status.IDS
+		return err == nil && is.State == "up" && is.PID != was.PID && is.PID != 0
+	})
+	return is
 }
